@@ -1,0 +1,1 @@
+"""The vocabulary of SheafDB: ids, types, schema, catalog, errors, clock, limits. No I/O here."""

@@ -1,0 +1,1 @@
+"""Vector search over one segment's rows: metrics, exact scans, indexes (``index`` is the contract)."""

@@ -1,0 +1,82 @@
+"""The layout of the metadata store: every key, and the value kept under it."""
+
+from typing import TypeVar
+
+from core.catalog import ChannelCheckpoint, ChannelOwner, Cluster, Collection, Garbage, Placement
+from core.ids import Channel, CollectionId, NodeId, ShardId
+from core.manifest import Manifest
+from core.messages import from_message, to_message
+from rpc.pb import catalog_pb2, manifest_pb2
+
+T = TypeVar("T")
+
+CLUSTER = "cluster"
+NEXT_ID = "next_id"
+"""Decimal text: the first id not leased yet (``coordinator.ids``)."""
+LEADER = "leader"
+"""The leading coordinator's node id, bound to its lease."""
+
+COLLECTIONS = "collections/"
+NAMES = "names/"
+MANIFESTS = "manifests/"
+PLACEMENTS = "placements/"
+OWNERS = "owners/"
+CHECKPOINTS = "checkpoints/"
+GARBAGE = "garbage/"
+NODES = "nodes/"
+
+
+def collection(id: CollectionId) -> str:
+    return f"{COLLECTIONS}{id}"
+
+
+def name(database: str, collection_name: str) -> str:
+    """Holds the collection's id as decimal text: makes names unique."""
+    return f"{NAMES}{database}/{collection_name}"
+
+
+def manifest(shard: ShardId) -> str:
+    return f"{MANIFESTS}{shard.collection}/{shard.number}"
+
+
+def placement(id: CollectionId) -> str:
+    return f"{PLACEMENTS}{id}"
+
+
+def owner(channel: Channel) -> str:
+    return f"{OWNERS}{channel}"
+
+
+def checkpoint(channel: Channel) -> str:
+    return f"{CHECKPOINTS}{channel}"
+
+
+def garbage(id: int) -> str:
+    return f"{GARBAGE}{id}"
+
+
+def node(role: str, id: NodeId) -> str:
+    """Holds the node's address, bound to its lease. role: proxy, coordinator, querynode, ..."""
+    return f"{NODES}{role}/{id}"
+
+
+MESSAGES = {
+    Collection: catalog_pb2.Collection,
+    Placement: catalog_pb2.Placement,
+    ChannelOwner: catalog_pb2.ChannelOwner,
+    ChannelCheckpoint: catalog_pb2.ChannelCheckpoint,
+    Garbage: catalog_pb2.Garbage,
+    Cluster: catalog_pb2.Cluster,
+    Manifest: manifest_pb2.Manifest,
+}
+"""The stored form of each value type; ``encode``/``decode`` below use it."""
+
+
+def encode(value: object) -> bytes:
+    """The stored bytes of a value of one of the types in ``MESSAGES``."""
+    return to_message(value, MESSAGES[type(value)]).SerializeToString(deterministic=True)
+
+
+def decode(cls: type[T], data: bytes) -> T:
+    """The value its stored bytes hold."""
+    return from_message(cls, MESSAGES[cls].FromString(data))

@@ -1,0 +1,1 @@
+"""The log: the database itself. ``port`` is the contract, the other modules are backends."""

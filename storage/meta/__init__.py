@@ -1,0 +1,1 @@
+"""The metadata store: small values, compare-and-swap, watches. ``port`` is the contract."""
