@@ -15,7 +15,7 @@ def hash_keys(keys: pa.Array) -> np.ndarray:
             z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
             return z ^ (z >> np.uint64(31))
     # map() over a C function: no Python frame per key.
-    return np.fromiter(map(xxhash.xxh3_64_intdigest, keys.to_pylist()), np.uint64, len(keys))
+    return np.fromiter(map(xxhash.xxh3_64_intdigest, keys.cast(pa.binary()).to_pylist()), np.uint64, len(keys))
 
 
 def shard_of(keys: pa.Array, shards: int) -> np.ndarray:

@@ -16,12 +16,17 @@ TOPK_MAX = 16_384
 NQ_MAX = 16_384
 RESULT_WINDOW_MAX = 16_384
 """offset + limit of a search or query."""
+RESULT_ENTRIES_MAX = 10_000_000
+"""nq * (offset + limit) of a search. Ours: what fits a reply message and bounds a search's memory."""
+GROUP_SIZE_MAX = 10
 FILTER_LENGTH_MAX = 1_048_576
 """Characters of a filter. Ours: a bound that keeps parsing well under a second."""
 FILTER_DEPTH_MAX = 200
 """Nesting of a filter. Ours: below Python's recursion limit with room to spare."""
 FILTER_TERMS_MAX = 20_000
 """Nodes of a filter's tree, values in ``in [...]`` lists not counted."""
+FILTER_PATTERN_MAX = 1_000
+"""Characters of a ``like`` pattern with wildcards within. Ours: twice that takes seconds per long string."""
 MESSAGE_BYTES_MAX = 256 * 1024 * 1024
 """One gRPC message, either way."""
 INSERT_BYTES_MAX = 128 * 1024 * 1024

@@ -90,11 +90,13 @@ TYPES: dict[DataType, TypeInfo] = {
     ),
     DataType.BINARY_VECTOR: _row("BinaryVector", lambda dim: pa.binary(dim // 8), "u1", vector=True),
     DataType.FLOAT16_VECTOR: _row(
-        "Float16Vector", lambda dim: pa.list_(pa.field("item", pa.float16(), False), dim), "f2", vector=True, served=False
+        "Float16Vector",
+        lambda dim: pa.list_(pa.field("item", pa.float16(), False), dim),
+        "f2",
+        vector=True,
+        served=False,
     ),
-    DataType.BFLOAT16_VECTOR: _row(
-        "BFloat16Vector", lambda dim: pa.binary(dim * 2), "u2", vector=True, served=False
-    ),
+    DataType.BFLOAT16_VECTOR: _row("BFloat16Vector", lambda dim: pa.binary(dim * 2), "u2", vector=True, served=False),
     DataType.SPARSE_FLOAT_VECTOR: _row("SparseFloatVector", pa.binary(), None, vector=True, served=False),
     DataType.INT8_VECTOR: _row(
         "Int8Vector", lambda dim: pa.list_(pa.field("item", pa.int8(), False), dim), "i1", vector=True, served=False

@@ -1,8 +1,7 @@
 """The catalog as every role reads it: collections and their placement, always current."""
 
-from core.catalog import Collection, Placement
+from core.catalog import DEFAULT_DATABASE, Collection, Placement
 from core.errors import CollectionNotFound, DatabaseNotFound
-from core.catalog import DEFAULT_DATABASE
 from core.ids import CollectionId, Revision
 from storage import keys
 from storage.meta.mirror import Mirror
@@ -30,7 +29,8 @@ class Catalog:
     def _index(self, key: str, value: Collection | None) -> None:
         old = self._names.pop(key, None)
         # A name may already belong to a newer collection: remove only what this key put there.
-        if old and keys.collection(self._by_name[old].id) == key:
+        holder = self._by_name.get(old) if old else None
+        if old and holder and keys.collection(holder.id) == key:
             del self._by_name[old]
         if value and not value.dropped:
             self._names[key] = (value.database, value.name)

@@ -55,6 +55,11 @@ def garbage(id: int) -> str:
     return f"{GARBAGE}{id}"
 
 
+def garbage_of(shard: ShardId, version: int, page: int) -> str:
+    """What a version of a manifest no longer names. Versions rise, so the key is new."""
+    return f"{GARBAGE}{shard}/{version}/{page}"
+
+
 def node(role: str, id: NodeId) -> str:
     """Holds the node's address, bound to its lease. role: proxy, coordinator, querynode, ..."""
     return f"{NODES}{role}/{id}"
@@ -73,10 +78,15 @@ MESSAGES = {
 
 
 def encode(value: object) -> bytes:
-    """The stored bytes of a value of one of the types in ``MESSAGES``."""
+    """The stored bytes of a value of one of the types in ``MESSAGES``; of a string (a node's
+    address, an id as decimal text) its UTF-8."""
+    if isinstance(value, str):
+        return value.encode()
     return to_message(value, MESSAGES[type(value)]).SerializeToString(deterministic=True)
 
 
 def decode(cls: type[T], data: bytes) -> T:
     """The value its stored bytes hold."""
+    if cls is str:
+        return data.decode()  # type: ignore[return-value]  # T is str here
     return from_message(cls, MESSAGES[cls].FromString(data))

@@ -4,9 +4,13 @@ from core.catalog import Collection
 from core.ids import IndexId, SegmentId
 
 
+READABLE_LENGTH = 200
+"""Characters of a collection's name that go into a file name, which may have 255 bytes with the id."""
+
+
 def folder(collection: Collection) -> str:
     """Ends with a slash; everything of a collection is below it (its name at creation, for humans)."""
-    return f"{collection.database}/{collection.name}-{collection.id}/"
+    return f"{collection.database}/{collection.name[:READABLE_LENGTH]}-{collection.id}/"
 
 
 def segment(folder: str, shard: int, id: SegmentId) -> str:
