@@ -2,3 +2,7 @@
 
 ``compile`` is the whole public face; ``Filter`` is what it gives.
 """
+
+from engine.filter.compile import Filter, compile
+
+__all__ = ["Filter", "compile"]

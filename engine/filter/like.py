@@ -1,0 +1,70 @@
+"""``like`` patterns: ``%`` any characters, ``_`` exactly one, ``\\`` before either makes it literal."""
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from core.errors import FilterError
+from core.limits import FILTER_PATTERN_MAX
+from engine.filter.batch import as_bool
+from engine.filter.kernels import pc
+
+_ANY, _ONE = object(), object()
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """kind: how to match; operand: the literal text, or the regular expression (RE2: linear time)."""
+
+    kind: Literal["equal", "prefix", "suffix", "infix", "regex"]
+    operand: str
+
+    def match(self, strings: pa.Array) -> np.ndarray:
+        """bool [n]; null is False."""
+        match self.kind:
+            case "equal":
+                return as_bool(pc.equal(strings, self._scalar))
+            case "prefix":
+                return as_bool(pc.starts_with(strings, self.operand))
+            case "suffix":
+                return as_bool(pc.ends_with(strings, self.operand))
+            case "infix":
+                return as_bool(pc.match_substring(strings, self.operand))
+            case "regex":
+                return as_bool(pc.match_substring_regex(strings, self.operand))
+
+    @cached_property
+    def _scalar(self) -> pa.Scalar:
+        return pa.scalar(self.operand)
+
+
+def compile_pattern(text: str) -> Pattern:
+    """Raises FilterError for a pattern that would take too long to match."""
+    parts = _parts(text)
+    wildcards = [i for i, part in enumerate(parts) if not isinstance(part, str)]
+    literal = "".join(part for part in parts if isinstance(part, str))
+    if not wildcards:
+        return Pattern("equal", literal)
+    if all(parts[i] is _ANY for i in wildcards):
+        first, last = parts[0] is _ANY, parts[-1] is _ANY
+        if len(parts) == 1 + first + last:
+            return Pattern("infix" if first and last else "suffix" if first else "prefix", literal)
+        if len(parts) == 1:
+            return Pattern("prefix", "")
+    if len(text) > FILTER_PATTERN_MAX:
+        raise FilterError(f"like pattern has {len(text)} characters, the limit is {FILTER_PATTERN_MAX}")
+    regex = "".join(".*" if p is _ANY else "." if p is _ONE else re.escape(str(p)) for p in parts)
+    return Pattern("regex", rf"(?s)\A{regex}\z")
+
+
+def _parts(text: str) -> list[object]:
+    """Literal strings and wildcards in order; neighbouring ``%`` are one, literals are never empty."""
+    parts: list[object] = []
+    for match in re.finditer(r"(%+)|(_)|((?:[^%_\\]|\\[\s\S]?)+)", text):
+        many, one, literal = match.groups()
+        parts.append(_ANY if many else _ONE if one else re.sub(r"\\([\s\S])", r"\1", literal))
+    return parts
