@@ -155,6 +155,10 @@ class Coordinator(Protocol):
 
     async def stats(self, collection: CollectionId) -> CollectionStats: ...
 
+    async def report_bad_index(self, shard: ShardId, segment: SegmentId, object_name: str) -> None:
+        """Told that an index object can't be read: it is dropped from the manifest and built again."""
+        ...
+
 
 class DataNode(Protocol):
     async def flush(self, shards: Sequence[ShardId], timestamp: int) -> dict[ShardId, list[SegmentId]]:

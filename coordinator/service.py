@@ -1,0 +1,264 @@
+"""The coordinator: carries out DDL, hands out ids, places shards, and keeps house in the background.
+
+It is on the path of no write and no search. Everything it decides is decided in ``changes``, ``state``
+and ``index_plan``; here decisions are committed, conditional on leading and on what they were made from.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from coordinator.changes import Context, Present, collection_name, decide, ids_needed
+from coordinator.cleaning import Cleaner
+from coordinator.cluster import ClusterPicture
+from coordinator.compactions import Compactions
+from coordinator.garbage import GarbageCollector
+from coordinator.ids import Ids
+from coordinator.index_plan import indexed, without_index
+from coordinator.indexing import IndexScheduler
+from coordinator.leadership import Leadership
+from coordinator.placement import place
+from coordinator.state import reconcile
+from core.background import Background
+from core.catalog import Collection
+from core.clock import HybridClock
+from core.errors import Conflict, Fenced, Timeout, Unavailable
+from core.failpoints import failpoint
+from core.ids import CollectionId, NodeId, PartitionId, Position, Revision, SegmentId, ShardId
+from core.manifest import Manifest
+from core.settings import CoordinatorSettings, IndexNodeSettings
+from rpc.reads import ShardPhase
+from rpc.roles import CatalogChange, CollectionStats, CompactionState, CreateCollection, IndexProgress, Nodes
+from storage import keys
+from storage.log.port import Log
+from storage.manifests import commit_manifest
+from storage.meta.port import MetaStore
+from storage.objects.port import ObjectStore
+
+ATTEMPTS_MAX = 100
+FLUSH_DEADLINE_S = 120.0
+OWNER_RETRY_S = 0.2
+RECONCILE_S = 30.0
+"""Everything that matters wakes the loop; the pause is for what a crash of a node left."""
+
+log = structlog.get_logger()
+
+
+class CoordinatorService:
+    """Implements ``rpc.roles.Coordinator``. While another one leads, DDL raises ``NotReady``."""
+
+    def __init__(  # noqa: PLR0917 (one per seam)
+        self,
+        settings: CoordinatorSettings,
+        index_settings: IndexNodeSettings,
+        node: NodeId,
+        meta: MetaStore,
+        log: Log,
+        objects: ObjectStore,
+        nodes: Nodes,
+        clock: HybridClock,
+    ) -> None:
+        self._settings, self._rows_min = settings, index_settings.rows_min
+        self._meta, self._log, self._nodes, self._clock = meta, log, nodes, clock
+        self._picture = ClusterPicture(meta)
+        self._ids = Ids(meta)
+        self._leadership = Leadership(meta, node, settings.lease_ttl_s, self._lead, self._stand_by)
+        self._indexing = IndexScheduler(
+            settings, index_settings, meta, objects, nodes, self._picture, self._leadership, self._ids
+        )
+        self._cleaner = Cleaner(settings, meta, self._picture, self._leadership)
+        self._garbage = GarbageCollector(settings, meta, objects, self._picture, self._leadership)
+        self._reconciling = Background("placement", self._reconcile, RECONCILE_S)
+        self._compactions = Compactions(self._compact_shard)
+
+    async def start(self) -> None:
+        """Leads when it returns, unless another coordinator does."""
+        await self._picture.start()
+        self._picture.on_collection(self._indexing.mark)
+        self._picture.on_collection(self._cleaner.mark)
+        # Not for every DDL change: those commit the placement themselves.
+        for mirror in (self._picture.nodes, self._picture.owners):
+            mirror.listen(lambda _key, _value: self._reconciling.wake(), replay=False)
+        await self._leadership.start()
+
+    async def close(self) -> None:
+        await self._compactions.close()
+        await self._leadership.close()
+        await self._picture.close()
+
+    # --- Coordinator -------------------------------------------------------------------------
+    async def change(self, change: CatalogChange) -> Revision:
+        database, name = collection_name(change)
+        authority = self._leadership.authority
+        needed = ids_needed(change)
+        ids = await self._ids.some(needed) if needed else ()
+        for _ in range(ATTEMPTS_MAX):
+            present = await self._present(database, name)
+            decision = decide(change, present, await self._context(change, present, ids))
+            if not decision.writes:
+                return present.revision
+            failpoint("ddl.before_commit")
+            try:
+                revision = await self._meta.commit((authority.condition, *decision.conditions), decision.writes)
+            except Conflict:
+                await authority.check(self._meta)
+                continue
+            failpoint("ddl.committed")
+            log.info("catalog changed", change=type(change).__name__, collection=name, revision=revision)
+            await self._picture.catalog.wait(revision)
+            return revision
+        raise Conflict(f"collection {name}: lost {ATTEMPTS_MAX} races for a commit")
+
+    async def lease_ids(self, count: int) -> range:
+        return await self._ids.lease(count)
+
+    async def load_progress(self, collection: CollectionId, partitions: Sequence[PartitionId]) -> int:
+        found = self._picture.collection(collection)
+        placement = self._picture.catalog.placement(collection)
+        if placement is None or not set(partitions) <= set(found.loaded):
+            return 0
+        ready: set[ShardId] = set()
+        for leader in set(placement.leaders):
+            try:
+                statuses = await self._nodes.query_node(leader).shards()
+            except Unavailable:
+                continue
+            ready.update(s.shard for s in statuses if s.phase is ShardPhase.READY)
+        return 100 * sum(s in ready for s in found.shard_ids) // len(found.shards)
+
+    async def flush(self, collection: CollectionId, timestamp: int) -> dict[ShardId, list[SegmentId]]:
+        found = self._picture.collection(collection)
+        sealed: dict[ShardId, list[SegmentId]] = {}
+        try:
+            async with asyncio.timeout(FLUSH_DEADLINE_S):
+                while left := [s for s in found.shard_ids if s not in sealed]:
+                    self._picture.collection(collection)  # dropped meanwhile: nobody would ever answer
+                    sealed |= await self._flush(found, left, timestamp)
+                    if len(sealed) < len(found.shards):
+                        await self._picture.moved(OWNER_RETRY_S)
+        except TimeoutError:
+            raise Timeout(f"waited {FLUSH_DEADLINE_S} s for data nodes to flush {found.name}") from None
+        await self._picture.until(
+            lambda: self._picture.catalog.get(collection) is None or self._flushed(found, timestamp),
+            FLUSH_DEADLINE_S,
+            f"the manifests of the flush of {found.name}",
+        )
+        return sealed
+
+    async def flushed(self, collection: CollectionId, timestamp: int) -> bool:
+        return self._flushed(self._picture.collection(collection), timestamp)
+
+    async def compact(self, collection: CollectionId) -> int:
+        found = self._picture.collection(collection)
+        (id,) = await self._ids.some(1)
+        self._compactions.start(id, found.shard_ids)
+        return id
+
+    async def compaction_state(self, id: int) -> CompactionState:
+        return self._compactions.state(id)
+
+    async def index_progress(self, collection: CollectionId) -> list[IndexProgress]:
+        found = self._picture.collection(collection)
+        segments = [s for m in self._picture.manifests_of(found) for s in m.segments]
+        return [
+            IndexProgress(
+                index=index,
+                indexed_rows=sum(s.rows for s in segments if indexed(s, index, self._rows_min)),
+                total_rows=sum(s.rows for s in segments),
+                error=self._indexing.errors.get(index.id, ""),
+            )
+            for index in found.indexes
+        ]
+
+    async def stats(self, collection: CollectionId) -> CollectionStats:
+        found = self._picture.collection(collection)
+        rows = {p.id: 0 for p in found.partitions}
+        for manifest in self._picture.manifests_of(found):
+            for segment in manifest.segments:
+                if segment.partition in rows:
+                    rows[segment.partition] += segment.rows
+        return CollectionStats(rows)
+
+    async def report_bad_index(self, shard: ShardId, segment: SegmentId, object_name: str) -> None:
+        """A query node could not read an index: takes it out of the manifest, so it is built anew."""
+
+        def change(manifest: Manifest) -> Manifest | None:
+            return without_index(manifest, segment, object_name)
+
+        log.warning("unreadable index is dropped and built again", shard=str(shard), index=object_name)
+        authority = self._leadership.authority
+        await commit_manifest(self._meta, shard, change, authority, self._settings.garbage_grace_s)
+
+    # --- leading -----------------------------------------------------------------------------
+    async def _lead(self) -> None:
+        self._reconciling.start()
+        self._indexing.start()
+        self._cleaner.start()
+        self._garbage.start()
+
+    async def _stand_by(self) -> None:
+        for part in (self._garbage, self._cleaner, self._indexing, self._reconciling):
+            await part.close()
+
+    async def _reconcile(self) -> None:
+        authority = self._leadership.authority
+        for move in reconcile(self._picture.state(self._log.channels)):
+            try:
+                await self._meta.commit((authority.condition, *move.conditions), [move.write])
+            except Conflict:
+                # Decided from a picture that lagged; what changed wakes the next round.
+                await authority.check(self._meta)
+                continue
+            log.info("moved", key=move.write.key)
+
+    # --- parts of the above ------------------------------------------------------------------
+    async def _present(self, database: str, name: str) -> Present:
+        name_item = await self._meta.get(keys.name(database, name))
+        if name_item is None:
+            return Present()
+        id = CollectionId(int(keys.decode(str, name_item.value)))
+        item = await self._meta.get(keys.collection(id))
+        if item is None:
+            return Present(name_item.revision)
+        collection = keys.decode(Collection, item.value)
+        # Dropped between the two reads: the name is free or taken anew, and the commit will conflict.
+        living = None if collection.dropped else collection
+        return Present(name_item.revision, living, item.revision)
+
+    async def _context(self, change: CatalogChange, present: Present, ids: Sequence[int]) -> Context:
+        ends: Sequence[Position] = ()
+        if isinstance(change, CreateCollection) and present.collection is None:
+            ends = await self._log.end(range(self._log.channels))  # type: ignore[arg-type]  # Channel is int
+        placement = None
+        if present.collection is not None:
+            placement = place(self._picture.living("querynode"), present.collection)
+        return Context(ids, self._clock.now(), ends, placement)
+
+    def _flushed(self, collection: Collection, timestamp: int) -> bool:
+        manifests = self._picture.manifests_of(collection)
+        return len(manifests) == len(collection.shards) and all(m.flushed_ts >= timestamp for m in manifests)
+
+    async def _flush(
+        self, collection: Collection, shards: Sequence[ShardId], timestamp: int
+    ) -> dict[ShardId, list[SegmentId]]:
+        """One attempt: what the owners that answered have sealed."""
+        by_node: dict[NodeId, list[ShardId]] = {}
+        for shard in shards:
+            owner = self._picture.owner(collection.shards[shard.number].channel)
+            if owner is not None:
+                by_node.setdefault(owner, []).append(shard)
+        sealed: dict[ShardId, list[SegmentId]] = {}
+        for node, mine in by_node.items():
+            try:
+                sealed |= await self._nodes.data_node(node).flush(mine, timestamp)
+            except (Fenced, Unavailable) as e:
+                log.info("flush waits for a new owner", node=node, error=str(e))
+        return sealed
+
+    async def _compact_shard(self, shard: ShardId) -> int:
+        found = self._picture.collection(shard.collection)
+        owner = self._picture.owner(found.shards[shard.number].channel)
+        if owner is None:
+            raise Unavailable(f"no data node owns the channel of shard {shard}")
+        return await self._nodes.data_node(owner).compact(shard)
