@@ -1,0 +1,159 @@
+"""The shards placed on this node: loaded, kept at their newest manifest, released."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import structlog
+
+from core.catalog import ChannelCheckpoint, Collection
+from core.errors import Unavailable
+from core.ids import Channel, CollectionId, NodeId, Position, ShardId
+from core.manifest import Manifest
+from querynode.channel_tail import ChannelTails
+from querynode.handoff import HandOff, Opener
+from querynode.shard import ShardState
+from querynode.waiting import LogEnd
+from storage import keys
+from storage.catalog import Catalog
+from storage.log.port import Log
+from storage.meta.mirror import Mirror
+from storage.meta.port import MetaStore
+
+RETRY_S = 0.5
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A shard placed here, what keeps it at its manifest, and the end of its channel."""
+
+    shard: ShardState
+    handoff: HandOff
+    end: LogEnd
+
+
+class PlacedShards:
+    """Follows placements, collections and manifests of the metadata store."""
+
+    def __init__(self, node: NodeId, meta: MetaStore, log: Log, opener: Opener, session_ttl_s: float) -> None:
+        self._node, self._meta, self._log, self._opener = node, meta, log, opener
+        self._session_ttl_s = session_ttl_s
+        self._catalog = Catalog(meta)
+        self._checkpoints: Mirror[ChannelCheckpoint] = Mirror(meta, keys.CHECKPOINTS, ChannelCheckpoint)
+        self._manifests: Mirror[Manifest] = Mirror(meta, keys.MANIFESTS, Manifest)
+        self._tails = ChannelTails(log, self._start_again)
+        self._ends: dict[Channel, LogEnd] = {}
+        self._served: dict[ShardId, Served] = {}
+        self._starting: list[Served] = []
+        self._starts: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Begins to load what is placed here now, and follows from there."""
+        await self._checkpoints.start()
+        await self._manifests.start()
+        await self._catalog.start()
+        for mirror in (self._catalog.placements, self._catalog.collections):
+            mirror.listen(lambda key, _: self._reconcile(CollectionId(int(key.rpartition("/")[2]))))
+        self._manifests.listen(self._offer, replay=False)
+
+    async def close(self) -> None:
+        for mirror in (self._catalog, self._manifests, self._checkpoints):
+            await mirror.close()
+        ending = [t for s in list(self._served.values()) if (t := self._release(s))]
+        for task in self._starts:
+            task.cancel()
+        await asyncio.gather(*ending, *self._starts, return_exceptions=True)
+        await self._tails.close()
+
+    def get(self, shard: ShardId) -> Served | None:
+        return self._served.get(shard)
+
+    def all(self) -> list[Served]:
+        return list(self._served.values())
+
+    def name(self, collection: CollectionId) -> str:
+        """For messages: the collection's name if it is known here, else its id."""
+        known = self._catalog.get(collection)
+        return known.name if known else str(collection)
+
+    # --- what changes -------------------------------------------------------------------------
+    def _reconcile(self, id: CollectionId) -> None:
+        collection, placement = self._catalog.get(id), self._catalog.placement(id)
+        leaders = placement.leaders if placement and collection and collection.loaded else ()
+        wanted = {ShardId(id, n) for n, leader in enumerate(leaders) if leader == self._node}
+        held = {s for s in self._served if s.collection == id}
+        for shard in held - wanted:
+            self._release(self._served[shard])
+        for shard in sorted(wanted - held):
+            assert collection is not None
+            self._add(collection, shard.number)
+        for shard in held & wanted:
+            assert collection is not None
+            self._served[shard].shard.describe(collection)
+            self._served[shard].handoff.poke()
+
+    def _offer(self, _key: str, manifest: Manifest | None) -> None:
+        served = self._served.get(manifest.shard_id) if manifest else None
+        if manifest and served and served.handoff.started:
+            served.handoff.offer(manifest)
+
+    def _add(self, collection: Collection, number: int) -> None:
+        shard = ShardState(collection, number, self._session_ttl_s)
+        if shard.channel not in self._ends:
+            self._ends[shard.channel] = LogEnd(self._log, shard.channel)
+        end = self._ends[shard.channel]
+        self._served[shard.id] = Served(shard, HandOff(shard, self._opener, end), end)
+        self._begin([self._served[shard.id]])
+
+    def _release(self, served: Served) -> asyncio.Task[None] | None:
+        del self._served[served.shard.id]
+        self._tails.leave(served.shard)
+        served.shard.release()
+        return served.handoff.stop()
+
+    def _start_again(self, shards: list[ShardState]) -> None:
+        for shard in shards:
+            served = self._served[shard.id]
+            served.handoff.stop()
+            self._begin([served])
+
+    # --- loading ------------------------------------------------------------------------------
+    def _begin(self, served: Iterable[Served]) -> None:
+        """Starts shards; those that come together are read from the log together."""
+        if not self._starting:
+            asyncio.get_running_loop().call_soon(self._start_all)
+        self._starting.extend(served)
+
+    def _start_all(self) -> None:
+        batch, self._starting = self._starting, []
+        task = asyncio.create_task(self._load(batch), name="start of shards")
+        self._starts.add(task)
+        task.add_done_callback(self._starts.discard)
+
+    async def _load(self, batch: list[Served]) -> None:
+        points = await asyncio.gather(*(self._starting_point(s.shard) for s in batch))
+        for served, (manifest, start) in zip(batch, points, strict=True):
+            if served.shard.released:
+                continue
+            served.shard.reset(start)
+            self._tails.join(served.shard, start)
+            served.handoff.offer(manifest)
+            newer = self._manifests.values.get(keys.manifest(served.shard.id))
+            if newer:
+                served.handoff.offer(newer)
+
+    async def _starting_point(self, shard: ShardState) -> tuple[Manifest, Position]:
+        """A manifest, and the position from which the log completes it."""
+        while True:
+            # The checkpoint first: what it covers is in any manifest read after it.
+            checkpoint = self._checkpoints.values.get(keys.checkpoint(shard.channel))
+            try:
+                item = await self._meta.get(keys.manifest(shard.id))
+                break
+            except Unavailable as e:
+                log.warning("manifest not readable, trying again", shard=str(shard.id), error=str(e))
+                await asyncio.sleep(RETRY_S)
+        manifest = keys.decode(Manifest, item.value) if item else Manifest(shard.id.collection, shard.id.number)
+        return manifest, Position(max(manifest.checkpoint, checkpoint.position if checkpoint else 0))

@@ -1,0 +1,123 @@
+"""The query node's service: reads of the shards placed here."""
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+
+from core.errors import CollectionNotLoaded
+from core.ids import NodeId
+from core.settings import QueryNodeSettings
+from querynode.cache import ByteCache
+from querynode.consistency import admit, fresh
+from querynode.freezing import Freezing
+from querynode.handoff import Opener, ReportBadIndex
+from querynode.placed import PlacedShards
+from querynode.reader import Reader
+from querynode.shard import ShardState
+from querynode.view import View
+from rpc.reads import QueryReply, QueryRequest, Read, SearchReply, SearchRequest, ShardPhase, ShardStatus
+from storage.log.port import Log
+from storage.membership import Membership
+from storage.meta.port import MetaStore
+from storage.objects.port import ObjectStore
+
+COLUMN_BYTES = 256 * 1024 * 1024
+"""Decoded scalar columns of sealed segments kept between reads."""
+LEASE_TTL_S = 5.0
+UPKEEP_S = 0.5
+
+
+class QueryNodeService:
+    """Implements ``rpc.roles.QueryNode`` for the shards whose placement names ``node``.
+
+    report_bad_index: told (shard, segment, name of the index object) when an index could not be
+    opened; its segment is searched exactly meanwhile.
+    """
+
+    def __init__(
+        self,
+        settings: QueryNodeSettings,
+        node: NodeId,
+        meta: MetaStore,
+        log: Log,
+        objects: ObjectStore,
+        *,
+        report_bad_index: ReportBadIndex | None = None,
+    ) -> None:
+        self._staleness_s = settings.bounded_staleness_s
+        threads = settings.search_threads or os.cpu_count() or 1
+        self._search_threads = ThreadPoolExecutor(threads, "search")
+        # One may be busy with an interim index for a while.
+        self._load_threads = ThreadPoolExecutor(max(threads, 2), "load")
+        columns: ByteCache[pa.Array] = ByteCache(COLUMN_BYTES)
+        opener = Opener(objects, self._load_threads, columns, report_bad_index)
+        self._placed = PlacedShards(node, meta, log, opener, settings.session_ttl_s)
+        self._reader = Reader(self._search_threads, settings.inline_cost)
+        self._freezing = Freezing(settings.interim_rows, self._load_threads)
+        self._membership = Membership(meta, "querynode", node, "", LEASE_TTL_S)
+        self._upkeep: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Registers the node and begins to load what is placed here."""
+        await self._placed.start()
+        await self._membership.start()
+        self._upkeep = [asyncio.create_task(self._expire()), asyncio.create_task(self._freeze())]
+
+    async def close(self) -> None:
+        """Drops everything; waiting reads end with an error."""
+        await self._membership.close()
+        for task in self._upkeep:
+            task.cancel()
+        await asyncio.gather(*self._upkeep, return_exceptions=True)
+        await self._placed.close()
+        for threads in (self._search_threads, self._load_threads):
+            await asyncio.to_thread(threads.shutdown, cancel_futures=True)
+
+    async def search(self, request: SearchRequest) -> SearchReply:
+        shard, view = await self._pin(request)
+        return await self._reader.search(shard, view, request)
+
+    async def query(self, request: QueryRequest) -> QueryReply:
+        shard, view = await self._pin(request)
+        return await self._reader.query(shard, view, request)
+
+    async def shards(self) -> list[ShardStatus]:
+        return [_status(served.shard) for served in self._placed.all()]
+
+    async def _pin(self, read: Read) -> tuple[ShardState, View]:
+        """The view that answers the whole request (invariant 4)."""
+        served = self._placed.get(read.shard_id)
+        if served is None:
+            raise CollectionNotLoaded(self._placed.name(read.collection))
+        shard = served.shard
+        if fresh(shard, read, self._staleness_s):
+            return shard, shard.view
+        return shard, await admit(shard, read, served.end, self._staleness_s)
+
+    async def _expire(self) -> None:
+        while True:
+            await asyncio.sleep(UPKEEP_S)
+            for served in self._placed.all():
+                served.shard.pins.expire()
+
+    async def _freeze(self) -> None:
+        while True:
+            await asyncio.sleep(UPKEEP_S)
+            for served in self._placed.all():
+                await self._freezing.freeze(served.shard)
+
+
+def _status(shard: ShardState) -> ShardStatus:
+    phase = ShardPhase.READY if shard.ready and shard.covers(shard.loaded) else ShardPhase.LOADING
+    sealed = shard.sealed.values()
+    return ShardStatus(
+        shard.id,
+        phase,
+        shard.manifest.version,
+        shard.frontier,
+        sum(s.rows for s in sealed),
+        shard.growing.rows,
+        sum(s.bytes for s in sealed) + shard.growing.bytes,
+    )

@@ -1,0 +1,77 @@
+"""Waiting with a bound: every wait ends with its request's deadline and says what it was for."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from core.errors import Timeout
+from core.ids import Channel, Position
+from storage.log.port import Log
+
+T = TypeVar("T")
+
+
+async def within(deadline: float, awaitable: Awaitable[T], what: str) -> T:
+    """The result, or ``Timeout`` at the deadline (``time.monotonic()``)."""
+    try:
+        return await asyncio.wait_for(awaitable, None if deadline == float("inf") else deadline - time.monotonic())
+    except TimeoutError:
+        raise Timeout(f"deadline passed while waiting for {what}") from None
+
+
+class Signal:
+    """Wakes everyone who waits, each time something may have changed."""
+
+    def __init__(self) -> None:
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def notify(self) -> None:
+        waiting, self._waiting = self._waiting, set()
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    def next(self) -> "asyncio.Future[None]":
+        """Done at the next ``notify``. Taken at once, not when awaited: no change is missed between."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.add(future)
+        future.add_done_callback(self._waiting.discard)
+        return future
+
+
+async def until(holds: Callable[[], bool], signal: Callable[[], Signal], deadline: float, what: str) -> None:
+    """Returns once ``holds()``, asked now and whenever the present signal fires. Raises ``Timeout``
+    at the deadline, and what ``holds`` raises."""
+    while not holds():
+        await within(deadline, signal().next(), what)
+
+
+class LogEnd:
+    """The end of one channel, asked once for all who wait.
+
+    A call under way may have looked before an append whose acknowledgement the asker already saw;
+    so whoever comes while one runs shares the next one.
+    """
+
+    def __init__(self, log: Log, channel: Channel) -> None:
+        self._log, self._channel = log, channel
+        self._running: asyncio.Task[Position] | None = None
+        self._next: asyncio.Task[Position] | None = None
+
+    def ask(self) -> Awaitable[Position]:
+        """The channel's end at some moment after this call."""
+        if self._next is None:
+            running = self._running if self._running and not self._running.done() else None
+            task = asyncio.create_task(self._call(running), name=f"end of channel {self._channel}")
+            # Everyone who asked may be gone by the time it fails.
+            task.add_done_callback(lambda t: t.cancelled() or t.exception())
+            self._next = task
+        return asyncio.shield(self._next)
+
+    async def _call(self, before: asyncio.Task[Position] | None) -> Position:
+        if before:
+            await asyncio.wait({before})
+        # From here on the answer may be older than a new question.
+        self._running, self._next = self._next, None
+        return (await self._log.end([self._channel]))[0]
