@@ -1,0 +1,34 @@
+"""What travels beside a request, and the shape of a handler."""
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import Message
+
+from core.catalog import DEFAULT_DATABASE
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """request_id: the client's, or one made here. deadline: ``time.monotonic()`` value."""
+
+    request_id: str
+    named_database: str
+    deadline: float
+
+    def database(self, request: Any) -> str:
+        """The database a request is about: clients name it in the metadata, older ones in the request."""
+        return self.named_database or request.db_name or DEFAULT_DATABASE
+
+    def remaining_s(self, most: float) -> float:
+        """Seconds left until the deadline, at most ``most``."""
+        return max(0.0, min(most, self.deadline - time.monotonic()))
+
+
+Handler = Callable[[Any, Call], Awaitable[Message]]
+"""Answers one RPC: the parsed request and its ``Call`` in, the reply message out; failures are raised."""
+
+Handlers = dict[str, Handler]
+"""By the RPC's name."""

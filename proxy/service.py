@@ -1,0 +1,65 @@
+"""``Proxy``: what a listener serves."""
+
+from core.clock import HybridClock
+from core.settings import Settings
+from proxy.call import Handlers
+from proxy.collections import Collections
+from proxy.definitions import Definitions
+from proxy.edge import Method, methods
+from proxy.ids import AutoIds
+from proxy.indexes import Indexes
+from proxy.loading import Loading
+from proxy.partitions import Partitions
+from proxy.query import Query
+from proxy.reads import Shards
+from proxy.search import Search
+from proxy.snapshots import Snapshots
+from proxy.threads import Threads
+from proxy.upkeep import Upkeep
+from proxy.writes import Writes
+from rpc.roles import Coordinator, Nodes
+from storage.catalog import Catalog
+from storage.log.port import Log
+
+
+class Proxy:
+    """Speaks the Milvus protocol over the catalog, the log, the coordinator and the query nodes.
+
+    Owns no state: the catalog it mirrors and the ids it leases can be had again at any time.
+    """
+
+    def __init__(  # noqa: PLR0917 (one per seam)
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        coordinator: Coordinator,
+        nodes: Nodes,
+        log: Log,
+        clock: HybridClock,
+    ) -> None:
+        definitions = Definitions(catalog, coordinator)
+        shards, snapshots = Shards(catalog, nodes), Snapshots(log, clock)
+        self._threads = Threads()
+        query = Query(catalog, shards, snapshots, self._threads)
+        ids = AutoIds(coordinator, settings.proxy.id_lease)
+        handlers: Handlers = {}
+        for part in (
+            Collections(definitions),
+            Partitions(definitions),
+            Loading(definitions),
+            Indexes(definitions),
+            Upkeep(definitions, clock),
+            Writes(catalog=catalog, log=log, ids=ids, clock=clock, query=query, threads=self._threads),
+            query,
+            Search(catalog, shards, snapshots, self._threads),
+        ):
+            handlers |= part.handlers()
+        self.methods: dict[str, Method] = methods(handlers, settings.proxy)
+        """Every RPC of MilvusService that gets an answer, by name."""
+
+    async def start(self) -> None:
+        """Ready to serve when it returns. The catalog must be started already."""
+
+    async def close(self) -> None:
+        """Ends background work. Idempotent."""
+        self._threads.close()

@@ -1,0 +1,165 @@
+"""The Insert, Upsert and Delete RPCs: check, hash to shards, append to the log, answer."""
+
+from typing import Any
+
+import pyarrow as pa
+
+from core.catalog import DEFAULT_PARTITION, Collection, Consistency, Partition
+from core.clock import HybridClock
+from core.errors import InvalidArgument, NotYet, PartitionNotFound, SchemaMismatch, TooLarge
+from core.failpoints import failpoint
+from core.limits import INSERT_BYTES_MAX
+from core.types import TYPES, DataType
+from engine.filter import Filter
+from proxy.call import Call, Handlers
+from proxy.filters import checked, template_values
+from proxy.ids import AutoIds
+from proxy.log_entries import Entry, Writer, newest_of_each_key
+from proxy.query import Query, Selection
+from proxy.reads import readable, refuse_names_with_partition_key
+from proxy.rows_in import read_rows
+from proxy.rows_out import write_ids
+from proxy.status import ok
+from proxy.threads import Threads
+from proxy.wire import milvus
+from storage.catalog import Catalog
+from storage.log.port import Log
+from storage.record import INSERT, UPSERT
+
+
+class Writes:
+    def __init__(
+        self, *, catalog: Catalog, log: Log, ids: AutoIds, clock: HybridClock, query: Query, threads: Threads
+    ) -> None:
+        self._catalog = catalog
+        self._log = log
+        self._ids = ids
+        self._clock = clock
+        self._query = query
+        self._threads = threads
+
+    def handlers(self) -> Handlers:
+        return {"Insert": self.insert, "Upsert": self.upsert, "Delete": self.delete}
+
+    # --- rows -----------------------------------------------------------------------------------
+    async def insert(self, request: Any, call: Call) -> Any:
+        """With explicit keys an insert has upsert meaning: a key is unique, the last write wins."""
+        collection = self._collection(request, call)
+        primary, rows = collection.schema.primary, _checked_rows(request)
+        keys = await self._ids.keys(primary, rows) if primary.auto_id else None
+        kind = INSERT if primary.auto_id else UPSERT
+        reply = await self._write(collection, request, keys, kind)
+        reply.insert_cnt = rows
+        return reply
+
+    async def upsert(self, request: Any, call: Call) -> Any:
+        """Rows replace those of their keys. With auto ids too: a given key is kept, no new one made."""
+        if request.partial_update or request.field_ops:
+            raise NotYet("upsert with partial_update is not served by this version yet: send whole rows")
+        collection = self._collection(request, call)
+        _checked_rows(request)
+        primary = collection.schema.primary.name
+        if all(data.field_name != primary for data in request.fields_data):
+            raise InvalidArgument(f"must assign pk when upsert, primary field: {primary}")
+        reply = await self._write(collection, request, None, UPSERT)
+        reply.upsert_cnt = request.num_rows
+        return reply
+
+    def _collection(self, request: Any, call: Call) -> Collection:
+        collection = self._catalog.find(call.database(request), request.collection_name)
+        if 0 < request.schema_timestamp < (collection.updated_ts or collection.created_ts):
+            raise SchemaMismatch(f"the schema of collection {collection.name} has changed: describe it again")
+        if request.namespace:
+            raise NotYet("namespaces are not served by this version yet")
+        return collection
+
+    async def _write(self, collection: Collection, request: Any, keys: pa.Array | None, kind: int) -> Any:
+        partition = _partition(collection, request.partition_name)
+        writer = Writer(collection, self._clock.now(), self._log.record_bytes_max)
+        size = _estimated_bytes(collection, request.num_rows)
+        keys, entries = await self._threads.run(size, _entries, writer, request, keys, kind, partition)
+        await self._append(entries)
+        reply = milvus.MutationResult(
+            status=ok(), acknowledged=True, timestamp=writer.timestamp, succ_index=range(request.num_rows)
+        )
+        write_ids(keys, reply.IDs)
+        return reply
+
+    async def _append(self, entries: list[Entry]) -> None:
+        failpoint("write.before_append")
+        if entries:
+            await self._log.append(entries)
+        failpoint("write.appended")
+
+    # --- deletes --------------------------------------------------------------------------------
+    async def delete(self, request: Any, call: Call) -> Any:
+        """Deletes by key go straight to the log; by any other filter the keys are read first."""
+        collection = self._catalog.find(call.database(request), request.collection_name)
+        if request.namespace:
+            raise NotYet("namespaces are not served by this version yet")
+        params = template_values(request.expr_template_values)
+        filter = checked("delete", request.expr, collection.schema, params)
+        if filter is None:
+            raise InvalidArgument("failed to create delete plan: expr cannot be empty: invalid parameter")
+        keys = await self._doomed(collection, request, filter, params, call)
+        writer = Writer(collection, self._clock.now(), self._log.record_bytes_max)
+        await self._append(writer.deletes(keys))
+        return milvus.MutationResult(status=ok(), acknowledged=True, timestamp=writer.timestamp, delete_cnt=len(keys))
+
+    async def _doomed(
+        self, collection: Collection, request: Any, filter: Filter, params: dict[str, Any], call: Call
+    ) -> pa.Array:
+        name = request.partition_name
+        if name:
+            refuse_names_with_partition_key(collection)
+            if name not in collection.partition_by_name:
+                raise PartitionNotFound(name)
+        if filter.keys_only and (not name or len(collection.partitions) == 1):
+            assert filter.keys is not None
+            return filter.keys
+        partitions = readable(collection, [name] if name else [])
+        selection = Selection(collection, partitions, request.expr, params, Consistency.STRONG)
+        return (await self._query.rows(selection, (), call)).pks
+
+
+def _checked_rows(request: Any) -> int:
+    if request.num_rows < 1:
+        raise InvalidArgument("num_rows should be greater than 0: invalid parameter[expected=> 0][actual=0]")
+    # Every column brings a value or a mark per row, so a larger number can only be wrong.
+    if request.num_rows > INSERT_BYTES_MAX:
+        raise TooLarge(f"num_rows {request.num_rows} is more than one request can hold: send fewer")
+    return request.num_rows
+
+
+def _entries(
+    writer: Writer, request: Any, keys: pa.Array | None, kind: int, partition: Partition | None
+) -> tuple[pa.Array, list[Entry]]:
+    """The keys of the request's rows, and the log entries that store them."""
+    schema = writer.collection.schema
+    batch = read_rows(request.fields_data, request.num_rows, schema, keys)
+    if batch.nbytes > INSERT_BYTES_MAX:
+        raise TooLarge(f"the rows take {batch.nbytes} bytes, one request at most {INSERT_BYTES_MAX}: send fewer")
+    stored = newest_of_each_key(batch, schema.primary.name) if kind == UPSERT else batch
+    return batch.column(schema.primary.name), writer.rows(stored, kind, partition.id if partition else None)
+
+
+def _partition(collection: Collection, name: str) -> Partition | None:
+    """The partition all rows go to; None = by partition key."""
+    if collection.schema.partition_key is not None:
+        if name:
+            refuse_names_with_partition_key(collection)
+        return None
+    partition = collection.partition_by_name.get(name or DEFAULT_PARTITION)
+    if partition is None:
+        raise PartitionNotFound(name or DEFAULT_PARTITION)
+    return partition
+
+
+def _estimated_bytes(collection: Collection, rows: int) -> int:
+    """Of the fixed-size columns, and a word for each of the others."""
+    width = 0
+    for field in collection.schema.fields:
+        bits = field.dim if field.type is DataType.BINARY_VECTOR else 0
+        size = TYPES[field.type].numpy
+        width += bits // 8 if bits else (field.dim or 1) * (size.itemsize if size else 64)
+    return width * rows
