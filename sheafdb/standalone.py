@@ -1,0 +1,176 @@
+"""All five roles over one data folder in one process.
+
+The roles meet only through the ports and each other's Protocols, exactly as they do over the
+network: here the other end of a Protocol is the object itself.
+
+Folder: ``meta.db`` and ``log.db`` (SQLite), ``objects/`` (Parquet and indexes), ``scratch/`` (emptied
+at start), ``LOCK``. Only one process holds it.
+"""
+
+import asyncio
+import shutil
+import time
+from collections.abc import Awaitable, Callable
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+from prometheus_client import REGISTRY
+
+from coordinator.service import CoordinatorService
+from core.clock import HybridClock
+from core.ids import NodeId
+from core.settings import Settings
+from datanode.service import DataNodeService
+from indexnode.service import IndexNodeService
+from proxy.listener import serve
+from proxy.service import Proxy
+from querynode.service import QueryNodeService
+from sheafdb.local_nodes import LocalNodes
+from sheafdb.metrics_http import MetricsServer
+from sheafdb.ports import check_free
+from sheafdb.supervision import Supervisor
+from storage.catalog import Catalog
+from storage.embedded import Store, open_store
+from storage.membership import Membership
+from storage.metrics import MeteredLog, MeteredMeta, MeteredObjects, StorageMetrics
+
+Close = Callable[[], Awaitable[object]]
+
+
+class Part(Protocol):
+    """What has a life of its own in this process."""
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+NODE = NodeId("standalone")
+"""Every role's node id. The folder's lock sees to it that there is only one process of that name."""
+ADDRESS = "in-process"
+LOADED = 100
+READY_DEADLINE_S = 60.0
+READY_POLL_S = 0.005
+CLOSE_DEADLINE_S = 10.0
+"""Longest wait for one part to close. The log is durable: whoever is late loses nothing."""
+
+log = structlog.get_logger()
+
+
+@cache
+def storage_metrics() -> StorageMetrics:
+    """One set per process, as its registry is."""
+    return StorageMetrics(REGISTRY)
+
+
+class Standalone:
+    """A serving database. Made by ``open``; ``failed`` gets the exception of a part that dies."""
+
+    def __init__(self, settings: Settings, store: Store, scratch: Path) -> None:
+        self._settings = settings
+        self._supervisor = Supervisor()
+        self.failed = self._supervisor.failed
+        self._closers: list[tuple[str, Close]] = [("store", store.close)]
+        metrics = storage_metrics()
+        meta = MeteredMeta(store.meta, metrics)
+        records = MeteredLog(store.log, metrics)
+        objects = MeteredObjects(store.objects, metrics)
+        clock, nodes = HybridClock(), LocalNodes()
+        grace_s = settings.coordinator.garbage_grace_s
+        self._coordinator = CoordinatorService(
+            settings.coordinator, settings.index_node, NODE, meta, records, objects, nodes, clock
+        )
+        index_node = IndexNodeService(settings.index_node, objects, scratch / "indexnode")
+        data_node = DataNodeService(
+            settings.data_node, grace_s, NODE, meta, records, objects, self._coordinator, scratch / "datanode"
+        )
+        query_node = QueryNodeService(
+            settings.query_node, NODE, meta, records, objects, report_bad_index=self._coordinator.report_bad_index
+        )
+        nodes.query[NODE], nodes.data[NODE] = query_node, data_node
+        nodes.index.append(index_node)
+        self._catalog = Catalog(meta)
+        self._proxy = Proxy(settings, self._catalog, self._coordinator, nodes, records, clock)
+        self._parts: tuple[tuple[str, Part], ...] = (
+            ("coordinator", self._coordinator),
+            ("index node", index_node),
+            ("data node", data_node),
+            ("data node's registration", Membership(meta, "datanode", NODE, ADDRESS, settings.coordinator.lease_ttl_s)),
+            ("query node", query_node),
+            ("catalog", self._catalog),
+            ("proxy", self._proxy),
+        )
+        self._serving = False
+        self.port = self.metrics_port = 0
+
+    @classmethod
+    async def open(cls, folder: Path, settings: Settings) -> "Standalone":
+        """Serves when it returns. Raises ``StartRefused``, ``Corrupted``, ``DiskFull``."""
+        # Before anything is opened, and with the reason, which gRPC's own error leaves out.
+        check_free(settings.server.host, settings.server.port, "server.port")
+        store = await open_store(folder, settings.log)
+        scratch = folder / "scratch"
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        server = cls(settings, store, scratch)
+        try:
+            await server._start()
+        except BaseException:
+            await server.close()
+            raise
+        return server
+
+    @property
+    def uri(self) -> str:
+        """What a client is given."""
+        server = self._settings.server
+        return f"{'https' if server.tls_cert else 'http'}://{server.host}:{self.port}"
+
+    @property
+    def metrics_uri(self) -> str:
+        """Where Prometheus looks; "off" when nothing is there."""
+        return f"http://{self._settings.server.host}:{self.metrics_port}/metrics" if self.metrics_port else "off"
+
+    async def close(self) -> None:
+        """Drains running requests, then ends the parts, last started first. Seals nothing: the log has it."""
+        self._serving = False
+        self._supervisor.close()
+        while self._closers:
+            name, close = self._closers.pop()
+            try:
+                async with asyncio.timeout(CLOSE_DEADLINE_S + self._settings.server.drain_s):
+                    await close()
+            except Exception:
+                log.exception("closing failed", part=name)
+
+    async def _start(self) -> None:
+        server = self._settings.server
+        if server.metrics_port >= 0:
+            http = await MetricsServer.start(server.host, server.metrics_port, self._unready)
+            self._closers.append(("metrics", http.close))
+            self.metrics_port = http.port
+        for name, part in self._parts:
+            # Closed also when its start fails half way.
+            self._closers.append((name, part.close))
+            await part.start()
+        await self._until_searchable()
+        listener = await serve(self._proxy, server)
+        self._closers.append(("listener", lambda: listener.stop(server.drain_s)))
+        self.port = listener.port
+        self._serving = True
+
+    async def _until_searchable(self) -> None:
+        """Waits until every loaded collection answers searches, within a bound: one that cannot be
+        loaded must not keep the others away from their clients."""
+        waiting = [c for c in self._catalog.all() if c.loaded]
+        deadline = time.monotonic() + READY_DEADLINE_S
+        while waiting and time.monotonic() < deadline:
+            await asyncio.sleep(READY_POLL_S)
+            waiting = [c for c in waiting if await self._coordinator.load_progress(c.id, c.loaded) < LOADED]
+        for collection in waiting:
+            log.error("collection is not searchable yet", collection=collection.name, waited_s=READY_DEADLINE_S)
+
+    def _unready(self) -> str:
+        return "" if self._serving else "starting or stopping"
