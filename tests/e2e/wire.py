@@ -1,0 +1,117 @@
+"""Requests of the public protocol without a client library: sound ones, to be spoilt by tests."""
+
+import time
+from typing import Any
+
+import grpc
+import numpy as np
+from google.protobuf.message_factory import GetMessageClass
+from pymilvus import DataType
+from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
+
+from tests.e2e.tables import ID, FieldSpec, vector_field
+
+SERVICE = milvus_pb2.DESCRIPTOR.services_by_name["MilvusService"]
+METHODS = [m.name for m in SERVICE.methods if not m.client_streaming and not m.server_streaming]
+CALL_S = 1.0
+"""Longest time any hostile call may take."""
+
+DIM = 4
+TABLE = "t"
+FIELDS: list[FieldSpec] = [
+    ID,
+    ("n", DataType.INT64, {}),
+    ("text", DataType.VARCHAR, {"max_length": 50}),
+    ("doc", DataType.JSON, {}),
+    ("tags", DataType.ARRAY, {"element_type": DataType.INT64, "max_capacity": 5}),
+    vector_field(DIM),
+]
+"""The collection these requests are for."""
+
+
+def status_of(reply: Any) -> common_pb2.Status:
+    return reply if isinstance(reply, common_pb2.Status) else reply.status
+
+
+def placeholder(*values: bytes, type: int = 101) -> bytes:
+    group = common_pb2.PlaceholderGroup(
+        placeholders=[common_pb2.PlaceholderValue(tag="$0", type=type, values=list(values))]  # type: ignore[arg-type]
+    )
+    return group.SerializeToString()
+
+
+def search(**changes: Any) -> milvus_pb2.SearchRequest:
+    params = {"anns_field": "vector", "topk": "5", "metric_type": "L2", "params": "{}", "round_decimal": "-1"}
+    params |= changes.pop("params", {})
+    base: dict[str, Any] = {
+        "collection_name": TABLE,
+        "dsl_type": common_pb2.DslType.BoolExprV1,
+        "nq": 1,
+        "placeholder_group": placeholder(np.zeros(DIM, "f4").tobytes()),
+        "search_params": [common_pb2.KeyValuePair(key=k, value=str(v)) for k, v in params.items()],
+    }
+    return milvus_pb2.SearchRequest(**{**base, **changes})
+
+
+def insert(rows: int = 1, **columns: schema_pb2.FieldData) -> milvus_pb2.InsertRequest:
+    """A valid insert with some columns replaced (None = left out)."""
+    scalar, kind = schema_pb2.ScalarField, schema_pb2.DataType
+    base = {
+        "id": schema_pb2.FieldData(
+            type=kind.Int64, scalars=scalar(long_data=schema_pb2.LongArray(data=range(900, 900 + rows)))
+        ),
+        "n": schema_pb2.FieldData(type=kind.Int64, scalars=scalar(long_data=schema_pb2.LongArray(data=[1] * rows))),
+        "text": schema_pb2.FieldData(
+            type=kind.VarChar, scalars=scalar(string_data=schema_pb2.StringArray(data=["x"] * rows))
+        ),
+        "doc": schema_pb2.FieldData(
+            type=kind.JSON, scalars=scalar(json_data=schema_pb2.JSONArray(data=[b"{}"] * rows))
+        ),
+        "tags": schema_pb2.FieldData(
+            type=kind.Array,
+            scalars=scalar(
+                array_data=schema_pb2.ArrayArray(
+                    data=[scalar(long_data=schema_pb2.LongArray(data=[1]))] * rows, element_type=kind.Int64
+                )
+            ),
+        ),
+        "vector": vector_column(np.zeros((rows, DIM), "f4")),
+    }
+    fields = []
+    for name, column in (base | columns).items():
+        if column is not None:
+            column.field_name = name
+            fields.append(column)
+    return milvus_pb2.InsertRequest(collection_name=TABLE, num_rows=rows, fields_data=fields)
+
+
+def vector_column(values: np.ndarray, dim: int | None = None) -> schema_pb2.FieldData:
+    data = schema_pb2.FloatArray(data=values.ravel().tolist())
+    vectors = schema_pb2.VectorField(dim=values.shape[1] if dim is None else dim, float_vector=data)
+    return schema_pb2.FieldData(type=schema_pb2.DataType.FloatVector, vectors=vectors)
+
+
+def json_column(*documents: bytes) -> schema_pb2.FieldData:
+    scalars = schema_pb2.ScalarField(json_data=schema_pb2.JSONArray(data=list(documents)))
+    return schema_pb2.FieldData(type=schema_pb2.DataType.JSON, scalars=scalars)
+
+
+def text_column(*texts: str) -> schema_pb2.FieldData:
+    scalars = schema_pb2.ScalarField(string_data=schema_pb2.StringArray(data=list(texts)))
+    return schema_pb2.FieldData(type=schema_pb2.DataType.VarChar, scalars=scalars)
+
+
+def answer_to_bytes(channel: grpc.Channel, method: str, payload: bytes) -> common_pb2.Status | grpc.StatusCode:
+    """What a call with these bytes gets: a Status, or a gRPC error that no client retries for long."""
+    output = SERVICE.methods_by_name[method].output_type
+    call = channel.unary_unary(
+        f"/{SERVICE.full_name}/{method}", response_deserializer=GetMessageClass(output).FromString
+    )
+    began = time.monotonic()
+    try:
+        answer: Any = status_of(call(payload, timeout=10))
+    except grpc.RpcError as e:
+        answer = e.code()  # type: ignore[attr-defined]
+    assert answer == grpc.StatusCode.INVALID_ARGUMENT or isinstance(answer, common_pb2.Status), f"{method}: {answer}"
+    assert time.monotonic() - began < CALL_S, method
+    return answer
