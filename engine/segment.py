@@ -46,7 +46,7 @@ class SegmentData(Protocol):
         ...
 
 
-def search_segment(
+def search_segment(  # noqa: PLR0917 -- the whole of a search request
     data: SegmentData,
     field: Field,
     queries: np.ndarray,
@@ -145,7 +145,7 @@ def _search_range(
     return scores, found
 
 
-def estimate_cost(
+def estimate_cost(  # noqa: PLR0917 -- as search_segment
     data: SegmentData,
     field: Field,
     nq: int,

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from core.ids import NEVER, PartitionId, Position
+from core.ids import NEVER, FieldId, PartitionId, Position
 from core.schema import Field, Schema
 from core.types import TYPES, DataType
+from engine.vector.flat import FlatIndex
 from engine.vector.index import VectorIndex
+from engine.vector.metric import Metric
 from querynode import keys as pk
 
 BLOCK_ROWS = 8192
@@ -33,6 +35,7 @@ class Block:
         self.deleted_at = np.full(FIRST_ROWS, NEVER, np.int64)
         self.vectors = {f.name: np.empty((FIRST_ROWS, _width(f)), TYPES[f.type].numpy) for f in schema.vectors}
         self._chunks: dict[str, list[pa.Array]] = {f.name: [] for f in schema.fields if not f.is_vector}
+        self._exact: dict[tuple[FieldId, Metric], VectorIndex] = {}
         self._merging = threading.Lock()
 
     @property
@@ -84,6 +87,15 @@ class Block:
                 chunks[:] = [pa.concat_arrays(chunks)]
             return chunks[0] if len(chunks[0]) == rows else chunks[0].slice(0, rows)
 
+    def exact(self, field: Field, metric: Metric) -> VectorIndex | None:
+        """An exact index over a full block, which spares each search the norms; None while it grows."""
+        if not self.full:
+            return None
+        found = self._exact.get((field.id, metric))
+        if found is None:
+            found = self._exact[field.id, metric] = FlatIndex(self.vectors[field.name], metric)
+        return found
+
     def since(self, first: int, number: int) -> "Block":
         """A new block with the rows from ``first`` on."""
         rest = Block(number, self.partition, self.schema)
@@ -133,6 +145,10 @@ class BlockView:
 
     def index(self, field: Field) -> VectorIndex | None:
         return None
+
+    def exact(self, field: Field, metric: Metric) -> VectorIndex | None:
+        """An exact index over the rows, if they no longer change."""
+        return self.block.exact(field, metric) if self.rows == BLOCK_ROWS else None
 
     def bounds(self) -> Mapping[str, tuple[Any, Any, int]]:
         return {}

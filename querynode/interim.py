@@ -14,6 +14,7 @@ from core.ids import FieldId
 from core.schema import Field
 from engine.vector.index import VectorIndex
 from engine.vector.interim import InterimIndex
+from engine.vector.metric import Metric
 from querynode import keys as pk
 from querynode.block import BLOCK_ROWS, Block, BlockView
 
@@ -69,6 +70,10 @@ class FrozenBlocks:
 
     def index(self, field: Field) -> VectorIndex | None:
         return self.indexes.get(field.id)
+
+    def exact(self, field: Field, metric: Metric) -> VectorIndex | None:
+        """None: it is made to be searched by its interim indexes."""
+        return None
 
     def bounds(self) -> Mapping[str, tuple[Any, Any, int]]:
         return {}

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from core.errors import PartitionNotLoaded, Timeout
-from core.ids import PartitionId
+from core.ids import FieldId, PartitionId
 from core.limits import TOPK_MAX
 from core.schema import Field
 from engine.vector.metric import Metric
@@ -42,7 +42,7 @@ class Reader:
         schema = shard.collection.schema
         field = schema.by_id[request.field_id]
         fields = output_fields(schema, request.output)
-        matching = self._matching(shard, view, request, indexed=not request.filter)
+        matching = self._matching(shard, view, request, None if request.filter else field.id)
         if not matching.numbers():
             return nothing(schema, fields, request)
         inline = search_cost(matching, field, request) <= self._inline_cost
@@ -61,9 +61,9 @@ class Reader:
             return run_query(matching, request)
         return await self._in_pool(lambda: run_query(matching, request), request)
 
-    def _matching(self, shard: ShardState, view: View, request: Read, *, indexed: bool = False) -> Matching:
+    def _matching(self, shard: ShardState, view: View, request: Read, indexed: FieldId | None = None) -> Matching:
         schema = shard.collection.schema
-        parts = view.parts(_readable(shard, request.partitions), indexed=indexed)
+        parts = view.parts(_readable(shard, request.partitions), indexed)
         filter = compiled(request.filter, request.filter_params, schema)
         return Matching.over(view, parts, filter, schema, self._masks)
 

@@ -12,7 +12,9 @@ import pyarrow as pa
 from core.ids import NEVER, FieldId, PartitionId, SegmentId
 from core.manifest import Segment
 from core.schema import Field, Schema
+from engine.vector.flat import FlatIndex
 from engine.vector.index import VectorIndex
+from engine.vector.metric import Metric
 from querynode import keys as pk
 from querynode.block import vector_array
 from querynode.cache import ByteCache
@@ -44,6 +46,7 @@ class SealedSegment:
         self._bounds = _bounds(segment, schema)
         self._indexes: dict[FieldId, tuple[str, VectorIndex]] = {}
         self._vectors: dict[FieldId, np.ndarray] = {}
+        self._exact: dict[tuple[FieldId, Metric], VectorIndex] = {}
         self._large: set[str] = set()
         self._loading = threading.Lock()
         self._deleted_at: np.ndarray | None = None
@@ -92,6 +95,7 @@ class SealedSegment:
         assert index.rows == self.rows, "an index covers its segment"
         self._indexes = {**self._indexes, field: (name, index)}
         self._vectors.pop(field, None)
+        self._exact = {key: index for key, index in self._exact.items() if key[0] != field}
 
     # --- engine.segment.SegmentData -----------------------------------------------------------
     def column(self, name: str) -> pa.Array:
@@ -119,6 +123,15 @@ class SealedSegment:
     def index(self, field: Field) -> VectorIndex | None:
         held = self._indexes.get(field.id)
         return held[1] if held else None
+
+    def exact(self, field: Field, metric: Metric) -> VectorIndex | None:
+        """An exact index over the rows, for as long as there is no other; read once."""
+        found = self._exact.get((field.id, metric))
+        if found is None:
+            found = FlatIndex(self.vectors(field), metric)
+            if field.id not in self._indexes:
+                self._exact[field.id, metric] = found
+        return found
 
     def bounds(self) -> Mapping[str, tuple[Any, Any, int]]:
         return self._bounds

@@ -7,10 +7,12 @@ import pyarrow as pa
 
 from core.schema import Field, Schema
 from engine.segment import estimate_cost, search_segment
+from engine.vector.index import VectorIndex
 from engine.vector.metric import Metric
 from querynode.gather import gather, no_rows
 from querynode.matching import Matching
 from querynode.view import Part
+from querynode.view import Rows as PartRows
 from rpc.reads import SearchReply, SearchRequest
 
 Found = tuple[np.ndarray, np.ndarray]
@@ -27,18 +29,24 @@ def search_cost(matching: Matching, field: Field, request: SearchRequest) -> int
 
 def search_part(matching: Matching, number: int, field: Field, request: SearchRequest, k: int) -> Found:
     """The best rows of one part. Safe in any thread."""
+    data, metric = matching.parts[number].data, Metric(request.metric)
+    if data.index(field) is None and (exact := data.exact(field, metric)) is not None:
+        data = _Indexed(data, exact)
+    visible = matching.mask(number)
     return search_segment(
-        matching.parts[number].data,
-        field,
-        request.queries,
-        Metric(request.metric),
-        k,
-        request.params,
-        None,
-        matching.mask(number),
-        request.radius,
-        request.range_filter,
+        data, field, request.queries, metric, k, request.params, None, visible, request.radius, request.range_filter
     )
+
+
+class _Indexed:
+    """A part with the index to search it by. Implements ``engine.segment.SegmentData``."""
+
+    def __init__(self, data: PartRows, index: VectorIndex) -> None:
+        self.rows, self._index = data.rows, index
+        self.column, self.vectors, self.bounds = data.column, data.vectors, data.bounds
+
+    def index(self, field: Field) -> VectorIndex | None:
+        return self._index
 
 
 class Merged:

@@ -95,8 +95,7 @@ class ShardState:
         self.kills = TailKills()
         self.applied = start
         self.ready = False
-        self.loaded_once = False
-        # Barriers consumed before the first manifest is loaded: their views are made then.
+        # Barriers consumed while partitions are loading: the next swap completes their views.
         self._unfixed: list[tuple[int, Position]] = []
         self._view: View | None = None
 
@@ -142,9 +141,8 @@ class ShardState:
         self.applied = Position(position + 1)
 
     def _fix(self, timestamp: int, position: Position) -> None:
-        if self.loaded_once:
-            self.pins.add(timestamp, self.view)
-        elif len(self._unfixed) < PINS_MAX:
+        self.pins.add(timestamp, self.view)
+        if not self.covers(self.loaded) and len(self._unfixed) < PINS_MAX:
             self._unfixed.append((timestamp, position))
 
     def _kill(self, keys: pk.Keys, position: Position) -> None:
@@ -182,7 +180,6 @@ class ShardState:
         self.applied = max(self.applied, manifest.checkpoint)
         self.manifest, self.partitions = manifest, partitions
         self._view = None
-        self.loaded_once = True
         for timestamp, position in self._unfixed:
             if position >= manifest.checkpoint:
                 self.pins.add(timestamp, self._view_at(position))

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import pyarrow as pa
 
-from core.ids import PartitionId, Position
+from core.ids import FieldId, PartitionId, Position
 from core.schema import Field
 from engine.vector.index import VectorIndex
+from engine.vector.metric import Metric
 from querynode import keys as pk
 from querynode.block import BLOCK_ROWS, Block, BlockView
 from querynode.growing import Growing
@@ -36,6 +37,7 @@ class Rows(Protocol):
     def column(self, name: str) -> pa.Array: ...
     def vectors(self, field: Field) -> np.ndarray: ...
     def index(self, field: Field) -> VectorIndex | None: ...
+    def exact(self, field: Field, metric: Metric) -> VectorIndex | None: ...
     def bounds(self) -> Mapping[str, tuple[Any, Any, int]]: ...
     def resident(self, field: Field) -> bool: ...
     def take(self, field: Field, rows: np.ndarray) -> pa.Array: ...
@@ -75,29 +77,28 @@ class View:
         newest = sum(b.rows for b in self._blocks) == growing.rows
         self._changes = growing.changes if newest else -1
         self._frozen = [f for f in growing.frozen.values() if f.blocks[-1].before(frontier) == BLOCK_ROWS]
-        self._parts: dict[tuple[tuple[PartitionId, ...], bool], list[Part]] = {}
+        self._parts: dict[tuple[tuple[PartitionId, ...], FieldId | None], list[Part]] = {}
 
     def lacks(self, partitions: Iterable[PartitionId]) -> bool:
         """Whether one of these partitions existed, but was not loaded."""
         return any(p in self.known and p not in self.partitions for p in partitions)
 
-    def parts(self, partitions: tuple[PartitionId, ...], *, indexed: bool = False) -> list[Part]:
-        """The rows of these partitions. indexed: growing rows that an interim index covers come as
-        one part with that index instead of as their blocks. Call it on the event loop."""
+    def parts(self, partitions: tuple[PartitionId, ...], indexed: FieldId | None = None) -> list[Part]:
+        """The rows of these partitions. Growing rows with an interim index over the field ``indexed``
+        come as one part instead of as their blocks. Call it on the event loop."""
         found = self._parts.get((partitions, indexed))
         if found is None:
             found = [Part(d, d.visible(self.frontier)) for d in self._rows(frozenset(partitions), indexed)]
             self._parts[partitions, indexed] = found
         return found
 
-    def _rows(self, partitions: frozenset[PartitionId], indexed: bool) -> Iterable[Rows]:
+    def _rows(self, partitions: frozenset[PartitionId], indexed: FieldId | None) -> Iterable[Rows]:
         yield from (s for s in self.sealed if s.partition in partitions)
         covered: set[Block] = set()
-        if indexed:
-            for frozen in self._frozen:
-                if frozen.partition in partitions:
-                    covered.update(frozen.blocks)
-                    yield frozen
+        for frozen in self._frozen:
+            if indexed in frozen.indexes and frozen.partition in partitions:
+                covered.update(frozen.blocks)
+                yield frozen
         yield from (b for b in self._blocks if b.partition in partitions and b.block not in covered)
 
     def locate(self, parts: list[Part], keys: pk.Keys) -> list[np.ndarray | None]:

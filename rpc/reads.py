@@ -105,7 +105,7 @@ class ShardPhase(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ShardStatus:
-    """State of one shard on a query node."""
+    """State of one shard on a query node. ``failure``: why it cannot be loaded, "" while it may be."""
 
     shard: ShardId
     phase: ShardPhase
@@ -114,3 +114,4 @@ class ShardStatus:
     sealed_rows: int
     growing_rows: int
     bytes: int
+    failure: str = ""

@@ -11,8 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import yaml
-
 from core.errors import InvalidArgument
 from core.settings import Settings
 
@@ -60,7 +58,7 @@ def load(file: Path | None, environ: Mapping[str, str], flags: Iterable[Given]) 
     setting, the value and where it came from."""
     sections: dict[str, dict[str, Any]] = {section: {} for section in _sections()}
     origins = dict.fromkeys(declared(), DEFAULT)
-    for given in (*(_from_file(file) if file else ()), *_from_environment(environ), *flags):
+    for given in (*_from_file(file), *_from_environment(environ), *flags):
         if given.name not in declared():
             raise InvalidArgument(f"unknown setting {given.name} (from {given.origin})")
         section, f = declared()[given.name]
@@ -79,39 +77,20 @@ def from_flag(text: str) -> Given:
     return Given(name.strip(), value.strip(), "--set")
 
 
+def _from_file(file: Path | None) -> Iterable[Given]:
+    if file is None:
+        return ()
+    from sheafdb.config_file import read  # noqa: PLC0415  # needs a YAML parser, most servers have no file
+
+    return (Given(*entry) for entry in read(file))
+
+
 def _from_environment(environ: Mapping[str, str]) -> Iterator[Given]:
     for variable, value in sorted(environ.items()):
         # Only names with a double underscore are ours: Kubernetes sets SHEAFDB_PORT=tcp://... for a Service.
         if variable.startswith(PREFIX) and "__" in variable:
             section, _, name = variable.removeprefix(PREFIX).lower().partition("__")
             yield Given(f"{section}.{name}", value, f"environment {variable}")
-
-
-def _from_file(file: Path) -> Iterator[Given]:
-    try:
-        root = yaml.compose(file.read_text(encoding="utf-8"), yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError) as e:
-        raise InvalidArgument(f"configuration file {file}: {getattr(e, 'strerror', None) or e}") from None
-    except yaml.YAMLError as e:
-        raise InvalidArgument(f"configuration file {file}: {' '.join(str(e).split())}") from None
-    if root is None:
-        return
-    seen: set[str] = set()
-    for section, settings, _ in _entries(root, file, "sections"):
-        for name, value, origin in _entries(settings, file, f"settings of {section}"):
-            if not isinstance(value, yaml.ScalarNode) or value.tag.endswith(":null"):
-                raise InvalidArgument(f"{section}.{name} must be a single value (from {origin})")
-            if f"{section}.{name}" in seen:
-                raise InvalidArgument(f"{section}.{name} is set twice (from {origin})")
-            seen.add(f"{section}.{name}")
-            yield Given(f"{section}.{name}", value.value, origin)
-
-
-def _entries(node: yaml.Node, file: Path, what: str) -> Iterator[tuple[str, yaml.Node, str]]:
-    if not isinstance(node, yaml.MappingNode):
-        raise InvalidArgument(f"configuration file {file}: line {node.start_mark.line + 1}: expected {what}")
-    for key, value in node.value:
-        yield key.value, value, f"{file}:{key.start_mark.line + 1}"
 
 
 def _parse(f: Field[Any], given: Given) -> Any:

@@ -17,6 +17,8 @@ FAILED = 1
 
 def run(folder: Path, settings: Settings) -> int:
     """Serves until a signal or a failure; the exit code. Raises ``StartRefused``."""
+    gc.freeze()
+    gc.enable()
     logging.configure(settings.logging)
     return uvloop.run(_run(folder, settings))
 

@@ -27,6 +27,7 @@ from indexnode.service import IndexNodeService
 from proxy.listener import serve
 from proxy.service import Proxy
 from querynode.service import QueryNodeService
+from rpc.reads import ShardPhase
 from sheafdb.local_nodes import LocalNodes
 from sheafdb.metrics_http import MetricsServer
 from sheafdb.ports import check_free
@@ -50,8 +51,8 @@ class Part(Protocol):
 NODE = NodeId("standalone")
 """Every role's node id. The folder's lock sees to it that there is only one process of that name."""
 ADDRESS = "in-process"
-LOADED = 100
-READY_DEADLINE_S = 60.0
+READY_DEADLINE_S = 10.0
+"""Longest wait at start for collections to be loaded; reads of one that is not wait for it themselves."""
 READY_POLL_S = 0.005
 CLOSE_DEADLINE_S = 10.0
 """Longest wait for one part to close. The log is durable: whoever is late loses nothing."""
@@ -79,26 +80,26 @@ class Standalone:
         objects = MeteredObjects(store.objects, metrics)
         clock, nodes = HybridClock(), LocalNodes()
         grace_s = settings.coordinator.garbage_grace_s
-        self._coordinator = CoordinatorService(
+        coordinator = CoordinatorService(
             settings.coordinator, settings.index_node, NODE, meta, records, objects, nodes, clock
         )
         index_node = IndexNodeService(settings.index_node, objects, scratch / "indexnode")
         data_node = DataNodeService(
-            settings.data_node, grace_s, NODE, meta, records, objects, self._coordinator, scratch / "datanode"
+            settings.data_node, grace_s, NODE, meta, records, objects, coordinator, scratch / "datanode"
         )
-        query_node = QueryNodeService(
-            settings.query_node, NODE, meta, records, objects, report_bad_index=self._coordinator.report_bad_index
+        self._query_node = QueryNodeService(
+            settings.query_node, NODE, meta, records, objects, report_bad_index=coordinator.report_bad_index
         )
-        nodes.query[NODE], nodes.data[NODE] = query_node, data_node
+        nodes.query[NODE], nodes.data[NODE] = self._query_node, data_node
         nodes.index.append(index_node)
         self._catalog = Catalog(meta)
-        self._proxy = Proxy(settings, self._catalog, self._coordinator, nodes, records, clock)
+        self._proxy = Proxy(settings, self._catalog, coordinator, nodes, records, clock)
         self._parts: tuple[tuple[str, Part], ...] = (
-            ("coordinator", self._coordinator),
+            ("coordinator", coordinator),
             ("index node", index_node),
             ("data node", data_node),
             ("data node's registration", Membership(meta, "datanode", NODE, ADDRESS, settings.coordinator.lease_ttl_s)),
-            ("query node", query_node),
+            ("query node", self._query_node),
             ("catalog", self._catalog),
             ("proxy", self._proxy),
         )
@@ -162,15 +163,19 @@ class Standalone:
         self._serving = True
 
     async def _until_searchable(self) -> None:
-        """Waits until every loaded collection answers searches, within a bound: one that cannot be
-        loaded must not keep the others away from their clients."""
-        waiting = [c for c in self._catalog.all() if c.loaded]
+        """Waits until every loaded collection answers searches or says why it can't, within a bound:
+        one that cannot be loaded must not keep the others from their clients."""
+        waiting = {shard: c.name for c in self._catalog.all() if c.loaded for shard in c.shard_ids}
         deadline = time.monotonic() + READY_DEADLINE_S
         while waiting and time.monotonic() < deadline:
             await asyncio.sleep(READY_POLL_S)
-            waiting = [c for c in waiting if await self._coordinator.load_progress(c.id, c.loaded) < LOADED]
-        for collection in waiting:
-            log.error("collection is not searchable yet", collection=collection.name, waited_s=READY_DEADLINE_S)
+            for status in await self._query_node.shards():
+                if status.phase is ShardPhase.READY or status.failure:
+                    waiting.pop(status.shard, None)
+        if waiting:
+            log.warning(
+                "serving while shards are still loading", shards=len(waiting), collections=set(waiting.values())
+            )
 
     def _unready(self) -> str:
         return "" if self._serving else "starting or stopping"

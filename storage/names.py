@@ -3,7 +3,6 @@
 from core.catalog import Collection
 from core.ids import IndexId, SegmentId
 
-
 READABLE_LENGTH = 200
 """Characters of a collection's name that go into a file name, which may have 255 bytes with the id."""
 

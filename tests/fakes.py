@@ -338,7 +338,8 @@ class FakeQueryNode:
         column = _whole(table, field.name)
         counts, scores, rows = [], [], []
         for query in request.queries:
-            score = _scores(field.type, column, query, request.metric)
+            with np.errstate(over="ignore", invalid="ignore"):
+                score = _scores(field.type, column, query, request.metric)
             larger = request.metric in ("IP", "COSINE")
             order = np.argsort(-score if larger else score, kind="stable")
             order = order[_within(score[order], request, larger)]

@@ -19,7 +19,6 @@ from engine.filter.documents import OPERATORS, TYPES_OF, token
 from engine.filter.fit import label
 from engine.filter.functions import FUNCTIONS, NOT_YET
 from engine.filter.like import compile_pattern
-from engine.filter.literals import unicode_text
 from engine.filter.normal import junction, negate, whole
 from engine.filter.tree import (
     Arithmetic,
@@ -207,8 +206,6 @@ class _Checker:
             value = value.to_pylist()
         elif isinstance(value, tuple):
             value = list(value)
-        if isinstance(value, str) and not unicode_text(value):
-            raise FilterError(f"the value of template {{{name}}} is no Unicode text")
         return fit.literal(value)
 
     def _call(self, name: str, arguments: list[Value]) -> Value:

@@ -22,7 +22,8 @@ _ACCEPTED = {
 
 
 def literal(value: Any) -> Literal:
-    """A typed literal. Raises FilterError for an int beyond int64, a NaN, or what is no value."""
+    """A typed literal. Raises FilterError for an int beyond int64, a NaN, a string with half of a
+    surrogate pair, or what is no value."""
     if isinstance(value, list):
         return Literal(value, DataType.ARRAY)
     kind = _LITERAL_TYPES.get(type(value))
@@ -32,6 +33,8 @@ def literal(value: Any) -> Literal:
         raise FilterError(f"{value} is out of the range of int64")
     if kind is DataType.DOUBLE and not math.isfinite(value):
         raise FilterError(f"{value} is not a finite number")
+    if kind is DataType.VARCHAR and not value.isascii():
+        _array(kind, [value])
     return Literal(value, kind)
 
 
@@ -101,8 +104,11 @@ def distinct(elements: list[Any]) -> int:
 
 def _array(data_type: DataType, elements: list[Any]) -> pa.Array:
     numpy = TYPES[data_type].numpy
-    if data_type is DataType.VARCHAR or numpy is None or data_type is DataType.BOOL:
-        return pa.array(elements, arrow_type(data_type)).unique()
+    if data_type in (DataType.VARCHAR, DataType.BOOL) or numpy is None:
+        try:
+            return pa.array(elements, arrow_type(data_type)).unique()
+        except UnicodeEncodeError:
+            raise FilterError("a string holds half of a surrogate pair") from None
     with np.errstate(over="ignore"):
         if data_type in FLOATS:
             return pa.array(np.unique(np.array(elements, np.float64).astype(numpy)))

@@ -31,23 +31,9 @@ def string(text: str) -> str:
     """The value of a quoted string.
 
     An escape that means nothing stays as it is written, so that ``like "10\\%"`` needs no second
-    backslash. Raises FilterError for what is no Unicode text (half of a surrogate pair).
+    backslash.
     """
-    body = text[1:-1]
-    if "\\" in body:
-        body = _ESCAPE.sub(_unescape, body)
-        if not unicode_text(body):
-            raise FilterError("a string holds half of a surrogate pair")
-    return body
-
-
-def unicode_text(value: str) -> bool:
-    """Whether the string can be written as UTF-8."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return _ESCAPE.sub(_unescape, text[1:-1]) if "\\" in text else text[1:-1]
 
 
 def _unescape(match: re.Match[str]) -> str:
@@ -81,7 +67,7 @@ def plain_list(text: str) -> list[Any]:
     """The values of a list of plain literals, ``[1, 'a', true]``."""
     if "\\" not in text and "'" not in text:
         try:
-            return orjson.loads(text)
+            return orjson.loads(text.encode())  # a token of the lexer is no plain str, which orjson refuses
         except orjson.JSONDecodeError:
             pass  # a trailing comma, True, or a line break within a string
     return [string(quoted) if quoted else _bare(bare) for quoted, bare in _ITEM.findall(text)]

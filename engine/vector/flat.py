@@ -49,6 +49,7 @@ def search_flat(
     k: int,
     metric: Metric,
     allowed: np.ndarray | None = None,
+    *,
     norms: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k best rows of each query, exactly; (scores [nq, k], rows [nq, k]) as ``VectorIndex.search``.
@@ -137,7 +138,7 @@ class _Scan:
         """
         wide = min(k + SLACK, self._count)
         keys, rows = self._best(queries, wide)
-        scores = distances(self._vectors, queries, rows)
+        scores = _distances(self._vectors, queries, rows)
         order = np.lexsort((rows, scores), axis=1)[:, :k]
         scores, found = np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
         if wide < self._count or (rows < 0).any():
@@ -165,7 +166,7 @@ class _Scan:
         return np.take_along_axis(scores, order, 1), np.take_along_axis(found, order, 1)
 
 
-def distances(vectors: np.ndarray, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _distances(vectors: np.ndarray, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """float32 [nq, k]: squared distance of each query to its rows, +inf for row -1."""
     out = np.empty(rows.shape, np.float32)
     step = max(1, BLOCK_FLOATS // (rows.shape[1] * vectors.shape[1]))
@@ -200,4 +201,4 @@ class FlatIndex(VectorIndex):
     def search(
         self, queries: np.ndarray, k: int, params: Mapping[str, float], allowed: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        return search_flat(self._vectors, queries, k, self._metric, allowed, self._norms)
+        return search_flat(self._vectors, queries, k, self._metric, allowed, norms=self._norms)

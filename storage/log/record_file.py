@@ -16,6 +16,7 @@ from core.errors import Corrupted
 from core.failpoints import failpoint
 from core.ids import Channel, Position
 from storage.log.port import LogRecord
+from storage.reserve import demand_room
 from storage.sqlite_file import connect, is_new, open_file, typed_errors
 
 FORMAT = 1
@@ -54,7 +55,7 @@ def _checksum(id: int, payload: bytes) -> int:
 
 def _property_id(name: str) -> int:
     """Stands for the name in the checksum."""
-    return xxhash.xxh3_64_intdigest(name)
+    return xxhash.xxh3_64_intdigest(name.encode())
 
 
 def _intact(id: int, payload: object, checksum: object) -> bool:
@@ -151,6 +152,8 @@ class RecordFile:
             rows.append((id, payload, _checksum(id, payload)))
         rows.append(self._head(self.starts, ends))
         with typed_errors(self.path):
+            # Once in the write-ahead log, once in the file.
+            demand_room(self.path, 2 * sum(len(payload) for _, payload in entries))
             self._write(rows)
         self.ends = ends
         self._mark.set(sum(ends))

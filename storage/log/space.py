@@ -28,6 +28,7 @@ class Space:
         self._file = file
         self._stage = _Stage.DELETE
         self._not_before = 0.0
+        self._failing = False
 
     def trimmed(self) -> None:
         """There may be something to delete."""
@@ -52,5 +53,9 @@ class Space:
                 self._stage = _Stage.SHRINK
                 self._not_before = monotonic() + SHRINK_AFTER_S
         except SheafError as e:
-            log.warning("space of trimmed records not given back yet", file=str(self._file.path), error=str(e))
+            if not self._failing:
+                log.warning("space of trimmed records not given back yet", file=str(self._file.path), error=str(e))
+            self._failing = True
             self._not_before = monotonic() + RETRY_S
+        else:
+            self._failing = False

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from core.errors import DiskFull, InvalidArgument, ObjectNotFound, Unavailable
 from storage.objects.port import ObjectInfo
+from storage.reserve import demand_room
 
 THREADS = 4
 LIST_STEP = 512
@@ -96,6 +97,7 @@ class FolderObjects:
             if isinstance(data, Path):
                 _link_or_copy(data, temporary)
             else:
+                demand_room(self.root, memoryview(data).nbytes)
                 temporary.write_bytes(data)
             sync(temporary)
             with self._naming:
@@ -160,6 +162,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
     except OSError as e:
         if e.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
             raise
+        demand_room(target.parent, source.stat().st_size)
         shutil.copyfile(source, target)
 
 

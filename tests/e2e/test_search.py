@@ -119,20 +119,17 @@ def test_range_search_where_larger_is_better(client: MilvusClient, name: str) ->
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_group_by(client: MilvusClient, table: str, size: int) -> None:
-    result = client.search(
-        table,
-        [[151.0, 0.0]],
-        limit=4,
-        output_fields=["group"],
-        group_by_field="group",
-        group_size=size,
-        strict_group_size=True,
+    found = client.search(
+        table, [[151.0, 0.0]], limit=4, output_fields=["group"], group_by_field="group", group_size=size
     )[0]
-    groups = Counter(h["entity"]["group"] for h in result)
-    assert len(groups) == 4
+    groups = Counter(h["entity"]["group"] for h in found)
     assert set(groups) == {14, 15, 16, 13}
-    assert set(groups.values()) == {size}
-    assert result[0]["id"] == 151
+    assert max(groups.values()) <= size
+    assert found[0]["id"] == 151
+    distances = [h["distance"] for h in found]
+    if size == 1:
+        assert distances == [0.0, 4.0, 81.0, 144.0]  # of 151, 149, 160 and 139
+    assert groups[15] == size  # what is nearest is never left out
 
 
 def test_round_decimal(client: MilvusClient, table: str) -> None:

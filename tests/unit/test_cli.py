@@ -40,9 +40,8 @@ def test_config_is_a_table_of_name_value_origin(tmp_path: Path) -> None:
 
 def test_config_as_json() -> None:
     document = json.loads(sheafdb("config", "--output", "json", "--set", "log.channels=8").stdout)
-    assert document["settings"]["log"]["channels"] == 8
-    assert document["origins"]["log.channels"] == "--set"
-    assert document["origins"]["log.record_bytes_max"] == "default"
+    assert document["log.channels"] == {"value": 8, "from": "--set"}
+    assert document["log.record_bytes_max"]["from"] == "default"
 
 
 @pytest.mark.parametrize("command", [["config"], ["standalone", "--data", "never-made"]])

@@ -101,12 +101,12 @@ async def test_tasks_wait_for_each_other(
     source = await store_segment(objects, tmp_path, clustered(ROWS, DIM), DataType.FLOAT_VECTOR)
     running, most, real = 0, 0, service.build
 
-    def counted(*args: object) -> str:
+    def counted(*args: object, **kwargs: object) -> str:
         nonlocal running, most
         running += 1
         most = max(most, running)
         try:
-            return real(*args)  # type: ignore[arg-type]
+            return real(*args, **kwargs)  # type: ignore[arg-type]
         finally:
             running -= 1
 
@@ -144,9 +144,9 @@ async def test_closing_ends_a_build(objects: FolderObjects, tmp_path: Path, monk
     source = await store_segment(objects, tmp_path, clustered(30_000, DIM), DataType.FLOAT_VECTOR)
     begun, real = threading.Event(), service.build
 
-    def told(*args: object) -> str:
+    def told(*args: object, **kwargs: object) -> str:
         begun.set()
-        return real(*args)  # type: ignore[arg-type]
+        return real(*args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(service, "build", told)
     params = (("M", "64"), ("efConstruction", "2000"))

@@ -10,6 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import DiskFull
+from core.ids import Channel, Position
+from core.settings import LogSettings
+from storage import reserve
+from storage.embedded import open_store
+from storage.meta.port import Put
+
 ROOT = Path(__file__).parents[2]
 PRELUDE = """
     import asyncio, os, resource, shutil, sys
@@ -69,11 +76,11 @@ LOG = """
                 assert await log.end([0]) == [len(written)]
             assert await records(log) == written
             # A kill now: what the failed commits left in the write-ahead log does no harm.
+            room(resource.RLIM_INFINITY)
             killed = folder / f"killed-{limit}"
             killed.mkdir()
             for path in folder.glob("log.db*"):
                 shutil.copy(path, killed)
-            room(resource.RLIM_INFINITY)
             copy = await SqliteLog.open(killed / "log.db", 1, 8 * MB)
             assert await records(copy) == written
             await copy.close()
@@ -157,3 +164,21 @@ def test_disk_full_and_back(script: str, tmp_path: Path):
         check=False,
     )
     assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["ok"]), done.stdout + done.stderr
+
+
+async def test_the_last_bytes_of_a_disk_are_kept_for_giving_space_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store = await open_store(tmp_path, LogSettings(channels=1))
+    record = (Channel(0), b"x")
+    await store.log.append([record, record])
+    monkeypatch.setattr(reserve, "RESERVE_BYTES", 2**60)
+    monkeypatch.setattr(reserve, "RESERVE_SHARE", 1)
+    with pytest.raises(DiskFull, match=r"log\.db.*kept for giving space back"):
+        await store.log.append([record])
+    with pytest.raises(DiskFull):
+        await store.objects.put("new", b"data")
+    await store.log.trim(Channel(0), Position(1))
+    await store.meta.commit([], [Put("checkpoint", b"1")])
+    assert (await store.log.start(Channel(0)), await store.log.end([Channel(0)])) == (1, [2])
+    monkeypatch.undo()
+    assert await store.log.append([record]) == [2]
+    await store.close()

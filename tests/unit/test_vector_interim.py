@@ -6,22 +6,25 @@ import numpy as np
 import pytest
 from vector_reference import all_scores, best, check_shape, clustered, recall
 
+from engine import plan
 from engine.vector.interim import InterimIndex
 from engine.vector.metric import Metric
+from engine.vector.turns import Turns
 
 FLOAT = [Metric.L2, Metric.IP, Metric.COSINE]
+WALKS = {"ef": 40}
+assert plan.walk_pays(9000, 9000, 40, 16), "these tests would not test the graph"
 
 
 @pytest.mark.parametrize("metric", FLOAT)
 def test_grows_and_finds(metric: Metric) -> None:
-    vectors, queries = clustered(5000, 16), clustered(40, 16, seed=4)
+    vectors, queries = clustered(9000, 16), clustered(40, 16, seed=4)
     index = InterimIndex(16, metric, capacity=10)
     assert (index.search(queries, 3, {})[1] == -1).all()
-    for start, end in ((0, 1), (1, 700), (700, 700), (700, 5000)):
+    for start, end in ((0, 1), (1, 700), (700, 700), (700, 9000)):
         index.add(vectors[start:end])
         assert index.rows == end
-    assert (index.vectors == vectors).all()
-    scores, found = index.search(queries, 10, {})
+    scores, found = index.search(queries, 10, WALKS)
     check_shape(scores, found, 40, 10, metric)
     true = all_scores(vectors, queries, metric)
     assert recall(found, best(true, 10, metric)) >= 0.95
@@ -31,11 +34,11 @@ def test_grows_and_finds(metric: Metric) -> None:
 @pytest.mark.parametrize("metric", FLOAT)
 @pytest.mark.parametrize("share", [0.9, 0.3, 0.01, 0.0])
 def test_filters(metric: Metric, share: float) -> None:
-    vectors, queries = clustered(8000, 16), clustered(40, 16, seed=4)
+    vectors, queries = clustered(9000, 16), clustered(40, 16, seed=4)
     index = InterimIndex(16, metric)
     index.add(vectors, threads=2)
-    allowed = np.random.default_rng(2).random(8000) < share
-    scores, found = index.search(queries, 10, {}, allowed)
+    allowed = np.random.default_rng(2).random(9000) < share
+    scores, found = index.search(queries, 10, WALKS, allowed)
     check_shape(scores, found, 40, 10, metric)
     truth = best(all_scores(vectors, queries, metric), 10, metric, allowed)
     assert ((found >= 0) == (truth >= 0)).all()
@@ -63,6 +66,47 @@ def test_copies_zeros_and_more_wanted_than_there_are(metric: Metric) -> None:
         assert ((found >= 0).sum(axis=1) == min(k, 3000)).all()
 
 
+@pytest.mark.parametrize("scale", [1e-12, 1e6])
+def test_inner_products_of_any_size(scale: float) -> None:
+    vectors, queries = clustered(9000, 16) * np.float32(scale), clustered(40, 16, seed=4)
+    index = InterimIndex(16, Metric.IP)
+    index.add(vectors)
+    scores, found = index.search(queries, 10, WALKS)
+    true = all_scores(vectors, queries, Metric.IP)
+    assert recall(found, best(true, 10, Metric.IP)) >= 0.95
+    np.testing.assert_allclose(scores, np.take_along_axis(true, found, 1), rtol=1e-4)
+
+
+def test_readers_and_a_writer_that_never_stops_both_get_on() -> None:
+    turns = Turns()
+    done = threading.Event()
+    inside, wrong, written = [0], [], [0]
+
+    def write() -> None:
+        while not done.is_set():
+            with turns.alone():
+                if inside[0]:
+                    wrong.append("a reader beside the writer")
+                written[0] += 1
+
+    def read() -> None:
+        for _ in range(300):
+            with turns.shared():
+                inside[0] += 1
+                inside[0] -= 1
+
+    writer, readers = threading.Thread(target=write), [threading.Thread(target=read) for _ in range(4)]
+    for thread in (writer, *readers):
+        thread.start()
+    for thread in readers:
+        thread.join(30)
+    done.set()
+    writer.join(30)
+    assert not any(t.is_alive() for t in (writer, *readers))
+    assert not wrong
+    assert written[0] > 0
+
+
 def test_searches_while_rows_arrive() -> None:
     """Every search sees all rows added before it began, whatever is added meanwhile."""
     vectors = clustered(6000, 16)
@@ -77,7 +121,7 @@ def test_searches_while_rows_arrive() -> None:
         while not done.is_set():
             rows = index.rows
             wanted = rng.integers(0, rows, 4)
-            scores, found = index.search(vectors[wanted], 3, {})
+            scores, found = index.search(vectors[wanted], 3, {"ef": 10})
             if not (scores[:, 0] == 0).all() or found.max() >= 6000:
                 failures.append(f"{rows} rows: {wanted} {found} {scores}")
             searches[worker] += 1

@@ -1,0 +1,15 @@
+# One image for every role; today it runs standalone. hnswlib is compiled in the first stage only.
+FROM python:3.11-slim AS build
+RUN apt-get update && apt-get install -y --no-install-recommends build-essential && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY . .
+RUN python -m venv /opt/sheafdb && /opt/sheafdb/bin/pip install --no-cache-dir -c constraints.txt .
+
+FROM python:3.11-slim
+RUN useradd --uid 10001 --no-create-home sheafdb && mkdir /data && chown sheafdb /data
+COPY --from=build /opt/sheafdb /opt/sheafdb
+USER 10001
+VOLUME /data
+EXPOSE 19530 9091
+ENTRYPOINT ["/opt/sheafdb/bin/sheafdb"]
+CMD ["standalone", "--data", "/data", "--host", "0.0.0.0"]

@@ -1,0 +1,279 @@
+"""The coordinator over a real embedded store: DDL, ids, index builds, collection of garbage, leading."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from coordinator.garbage import GarbageCollector
+from coordinator.service import CoordinatorService
+from core.clock import HybridClock
+from core.errors import CollectionNotFound, Fenced, NotReady, Refused
+from core.failpoints import arm
+from core.ids import NodeId, ShardId
+from core.settings import IndexNodeSettings
+from rpc.roles import CreateCollection, CreateIndex, DropCollection, DropIndex, Load, Release
+from storage import keys, record
+from storage.catalog import Catalog
+from storage.membership import Membership
+from storage.meta.port import Put
+from tests.simulation.rig import COORDINATOR, QUIET, SCHEMA, FakeNodes, Rig, until
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    rig = await Rig.open(tmp_path, QUIET)
+    yield rig
+    arm("")
+    await rig.close()
+
+
+async def objects(rig: Rig) -> set[str]:
+    return {o.name async for o in rig.store.objects.list("")}
+
+
+async def test_a_catalog_shows_the_change_at_the_revision_returned(rig: Rig) -> None:
+    catalog = Catalog(rig.store.meta)
+    await catalog.start()
+    for change in (
+        CreateCollection("", "c", SCHEMA),
+        CreateCollection("", "c", SCHEMA),
+        CreateIndex("", "c", "vector"),
+        DropCollection("", "unknown"),
+    ):
+        revision = await rig.coordinator.change(change)
+        await catalog.wait(revision)
+    assert catalog.find("", "c").indexes[0].type == "AUTOINDEX"
+    await catalog.close()
+
+
+async def test_racing_changes_all_happen_or_are_refused(rig: Rig) -> None:
+    other = replace(SCHEMA, description="other")
+    changes = [CreateCollection("", "c", s) for s in (SCHEMA, other) * 5]
+    outcomes = await asyncio.gather(*(rig.coordinator.change(c) for c in changes), return_exceptions=True)
+    assert sum(isinstance(o, Refused) for o in outcomes) == 5
+    assert sum(isinstance(o, int) for o in outcomes) == 5
+    items, _ = await rig.store.meta.list(keys.COLLECTIONS)
+    assert len(items) == 1
+
+
+async def test_ids_are_never_given_twice(rig: Rig) -> None:
+    leases = await asyncio.gather(*(rig.coordinator.lease_ids(n) for n in (1, 7, 100) * 5))
+    await rig.restart()
+    leases.append(await rig.coordinator.lease_ids(3))
+    c = await rig.create()
+    ids = [i for lease in leases for i in lease]
+    assert len(set(ids)) == len(ids)
+    assert c.id not in ids
+    assert min(ids) > 2**57
+
+
+async def test_ddl_that_crashes_before_or_after_its_commit(rig: Rig) -> None:
+    arm("ddl.before_commit=fail")
+    with pytest.raises(OSError, match=r"ddl\.before_commit"):
+        await rig.create("a")
+    arm("ddl.committed=fail")
+    with pytest.raises(OSError, match=r"ddl\.committed"):
+        await rig.create("b")
+    await rig.restart()
+    items, _ = await rig.store.meta.list(keys.NAMES)
+    assert [i.key for i in items] == ["names/default/b"]
+    await rig.create("a")
+    await rig.create("b")
+
+
+@pytest.mark.parametrize("fail", ["", "index.before_commit=fail", "index.committed=fail"])
+async def test_indexes_are_built_for_sealed_segments(rig: Rig, fail: str) -> None:
+    c = await rig.create()
+    await rig.change(CreateIndex("", "c", "vector"))
+    arm(fail)
+    await rig.write(c, {k: k for k in range(20)})
+    await rig.flush(c)
+
+    async def progress() -> tuple[int, int]:
+        (p,) = await rig.coordinator.index_progress(c.id)
+        return p.indexed_rows, p.total_rows
+
+    async def built() -> bool:
+        return await progress() == (20, 20)
+
+    await until(built, "the index")
+    (manifest,) = await rig.manifests(c)
+    assert manifest.segments[0].indexes[0].object.name in await objects(rig)
+    assert (await rig.coordinator.stats(c.id)).rows == {c.partitions[0].id: 20}
+
+
+async def test_a_failed_build_is_told_and_tried_again(rig: Rig) -> None:
+    c = await rig.create()
+    rig.index_node.broken = True
+    await rig.change(CreateIndex("", "c", "vector"))
+    await rig.write(c, {1: 1})
+    await rig.flush(c)
+
+    async def failed() -> bool:
+        return (await rig.coordinator.index_progress(c.id))[0].error == "the index node is broken"
+
+    await until(failed, "the error to show")
+    assert (await rig.coordinator.index_progress(c.id))[0].indexed_rows == 0
+    rig.index_node.broken = False
+
+    async def built() -> bool:
+        (p,) = await rig.coordinator.index_progress(c.id)
+        return (p.indexed_rows, p.error) == (1, "")
+
+    await until(built, "the index")
+    assert len(rig.index_node.tasks) >= 2
+
+
+async def test_a_bad_index_is_built_again(rig: Rig) -> None:
+    c = await rig.create()
+    await rig.change(CreateIndex("", "c", "vector"))
+    await rig.write(c, {1: 1})
+    await rig.flush(c)
+
+    async def name() -> str:
+        (manifest,) = await rig.manifests(c)
+        return manifest.segments[0].indexes[0].object.name if manifest.segments[0].indexes else ""
+
+    await until(name, "the index")
+    bad = await name()
+    (manifest,) = await rig.manifests(c)
+    await rig.coordinator.report_bad_index(ShardId(c.id, 0), manifest.segments[0].id, bad)
+
+    async def rebuilt() -> bool:
+        return await name() not in ("", bad)
+
+    await until(rebuilt, "the index to be built again")
+    await rig.coordinator.report_bad_index(ShardId(c.id, 0), manifest.segments[0].id, bad)
+    assert await rebuilt()
+
+
+async def test_a_dropped_index_leaves_nothing_behind(rig: Rig) -> None:
+    c = await rig.create()
+    await rig.change(CreateIndex("", "c", "vector"))
+    await rig.write(c, {1: 1})
+    await rig.flush(c)
+
+    async def indexes() -> int:
+        return sum("index" in name for name in await objects(rig))
+
+    await until(indexes, "the index")
+    await rig.change(DropIndex("", "c", "vector"))
+
+    async def gone() -> bool:
+        return not await indexes()
+
+    await until(gone, "the index object to be deleted")
+    assert await rig.state(c) == {1: 1}
+
+
+@pytest.mark.parametrize("fail", ["", "gc.before_delete=fail", "gc.deleted=fail"])
+async def test_a_dropped_collection_leaves_nothing_behind(rig: Rig, fail: str) -> None:
+    c = await rig.create(shards=2)
+    await rig.write(c, {k: k for k in range(20)})
+    await rig.flush(c)
+    kept = await rig.create("kept")
+    await rig.write(kept, {1: 1})
+    await rig.flush(kept)
+    arm(fail)
+    await rig.change(DropCollection("", "c"))
+    with pytest.raises(CollectionNotFound):
+        await rig.coordinator.stats(c.id)
+
+    async def gone() -> bool:
+        found = [i.key for p in (keys.COLLECTIONS, keys.MANIFESTS) for i in (await rig.store.meta.list(p))[0]]
+        garbage, _ = await rig.store.meta.list(keys.GARBAGE)
+        mine = [n for n in await objects(rig) if f"-{c.id}/" in n]
+        return not mine and not garbage and all(str(kept.id) in k for k in found)
+
+    await until(gone, "everything of the collection to go")
+    assert await rig.state(kept) == {1: 1}
+
+
+async def test_the_audit_deletes_only_what_nothing_names(rig: Rig) -> None:
+    c = await rig.create()
+    await rig.write(c, {1: 1})
+    await rig.flush(c)
+    named = await objects(rig)
+    orphan = f"default/c-{c.id}/shard=0/segment-1.parquet"
+    foreign = "notes/readme.txt"
+    for name in (orphan, foreign):
+        await rig.store.objects.put(name, b"x")
+    audit: GarbageCollector = rig.coordinator._garbage
+
+    async def audited() -> bool:
+        await audit.audit()
+        return await objects(rig) == named | {foreign}
+
+    await until(audited, "the orphan to be deleted")
+
+
+async def test_loading_places_shards_on_living_query_nodes(rig: Rig) -> None:
+    c = await rig.create(shards=2)
+    await rig.change(CreateIndex("", "c", "vector"))
+    await rig.change(Load("", "c"))
+    c = await rig.collection()
+    assert await rig.coordinator.load_progress(c.id, c.loaded) == 0
+    member = Membership(rig.store.meta, "querynode", NodeId("q1"), "local", 5.0)
+    await member.start()
+
+    async def placed() -> bool:
+        item = await rig.store.meta.get(keys.placement(c.id))
+        return item is not None
+
+    await until(placed, "a placement")
+    assert await rig.coordinator.load_progress(c.id, c.loaded) == 0, "its node does not answer"
+    await rig.change(Release("", "c"))
+    assert not await placed()
+    await member.close()
+
+
+async def test_only_one_coordinator_leads_and_the_other_takes_over(rig: Rig) -> None:
+    meta, log, store_objects = rig.store.meta, rig.store.log, rig.store.objects
+    settings = replace(COORDINATOR, lease_ttl_s=0.5)
+    second = CoordinatorService(
+        settings, IndexNodeSettings(), NodeId("second"), meta, log, store_objects, FakeNodes(), HybridClock()
+    )
+    await second.start()
+    with pytest.raises(NotReady):
+        await second.change(CreateCollection("", "c", SCHEMA))
+    await rig.coordinator._leadership.close()
+
+    async def leads() -> bool:
+        try:
+            await second.change(CreateCollection("", "c", SCHEMA))
+        except NotReady:
+            return False
+        return True
+
+    await until(leads, "the second coordinator to lead")
+    with pytest.raises(NotReady):
+        await rig.create("d")
+    await second.close()
+
+
+async def test_a_deposed_leader_commits_nothing(rig: Rig) -> None:
+    authority = rig.coordinator._leadership.authority
+    await rig.store.meta.commit([], [Put(keys.LEADER, b"usurper")])
+    with pytest.raises(Fenced):
+        await rig.create()
+    with pytest.raises(Fenced):
+        await authority.check(rig.store.meta)
+
+
+async def test_a_compaction_can_be_asked_for_and_watched(rig: Rig) -> None:
+    c = await rig.create(shards=2)
+    for n in range(3):
+        await rig.write(c, {k: n for k in range(n * 10, n * 10 + 10)}, kind=record.INSERT)
+        await rig.flush(c)
+    id = await rig.coordinator.compact(c.id)
+
+    async def done() -> bool:
+        state = await rig.coordinator.compaction_state(id)
+        return (state.executing, state.completed, state.failed) == (0, 2, 0)
+
+    await until(done, "the compaction")
+    assert [len(m.segments) for m in await rig.manifests(c)] == [1, 1]
+    assert len(await rig.state(c)) == 30
