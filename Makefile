@@ -37,7 +37,7 @@ check: .venv/installed
 	PYTHON=$(BIN)/python scripts/check_generated.sh
 
 bench: .venv/installed
-	$(BIN)/python -m bench $(BENCH_ARGS)
+	$(BIN)/python -m bench.run --out docs/performance.md $(BENCH_ARGS)
 
 docs: .venv/installed
 	$(BIN)/python -m sheafdb.settings_page > docs/settings.md.new && mv docs/settings.md.new docs/settings.md

@@ -22,7 +22,7 @@ PICK = 210
 SKIP = 21
 """A filtered scan per row of the segment."""
 GATHER_SHARE = 64
-"""A scan of fewer than one row in this many copies them together first instead of passing over the rest."""
+"""A scan of bf16 codes for fewer than one row in this many copies them together first."""
 MARGIN = 1.5
 """How many times the expected number of allowed rows a filtered walk collects; at random filters
 93 % of queries then need no second look."""

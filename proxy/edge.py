@@ -24,16 +24,6 @@ from proxy.wire import METHODS, input_class, output_class
 Method = Callable[[bytes, Any], Awaitable[bytes]]
 """What a listener calls: request bytes and the gRPC context in, reply bytes out."""
 
-UNSERVED = frozenset(
-    # gRPC's own UNIMPLEMENTED answers these: no client method needs better.
-    """Prewarm DescribePrewarmTask CalcDistance Dummy RegisterLink ListIndexedSegment DescribeSegmentIndexData
-    ReplicateMessage BackupRBAC RestoreRBAC AddUserTags DeleteUserTags GetUserTags ListUsersWithTag CreateRowPolicy
-    DropRowPolicy ListRowPolicies UpdateReplicateConfiguration GetReplicateConfiguration GetReplicateInfo
-    CreateReplicateStream DumpMessages RestoreExternalSnapshot ExportSnapshot GetExportSnapshotState
-    BatchUpdateManifest RefreshExternalCollection GetRefreshExternalCollectionProgress
-    ListRefreshExternalCollectionJobs""".split()  # noqa: SIM905 (names without quotes and commas)
-)
-
 LONGEST_S = 86_400.0
 """Longest deadline taken from a client; "none" arrives as a huge number."""
 
@@ -42,13 +32,16 @@ _request_ids = map("{}-{}".format, itertools.repeat(secrets.token_hex(4)), itert
 
 
 def methods(handlers: Handlers, settings: ProxySettings) -> dict[str, Method]:
-    """One method per RPC that gets an answer: those with a handler, and "not yet" for the rest."""
+    """One method per RPC: those with a handler, and "not yet" for the rest.
+
+    Streams and the few replies that have no place for a Status are left to gRPC's UNIMPLEMENTED.
+    """
     unknown = handlers.keys() - METHODS.keys()
     assert not unknown, f"no such RPC: {unknown}"
     return {
         name: _method(name, handlers.get(name) or _not_yet(name), settings)
-        for name in METHODS
-        if name in handlers or name not in UNSERVED
+        for name, method in METHODS.items()
+        if not (method.client_streaming or method.server_streaming) and failure(output_class(name)) is not None
     }
 
 
@@ -62,6 +55,7 @@ def _not_yet(rpc: str) -> Handler:
 def _method(rpc: str, handler: Handler, settings: ProxySettings) -> Method:
     parse = input_class(rpc).FromString
     fail = failure(output_class(rpc))
+    assert fail is not None
     metrics = RpcMetrics(rpc)
 
     async def serve(data: bytes, context: Any) -> bytes:

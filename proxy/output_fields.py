@@ -24,7 +24,7 @@ def resolve(asked: Sequence[str], schema: Schema, *, with_primary: bool) -> Outp
     for name in asked:
         if name == "*":
             names.update(dict.fromkeys(schema.by_name))
-        elif not name or (name not in schema.by_name and not schema.dynamic):
+        elif name not in schema.by_name and not (schema.dynamic and name.isprintable() and name):
             raise InvalidArgument(f"field {name} not exist")
         else:
             names[name] = None

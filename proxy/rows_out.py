@@ -66,12 +66,15 @@ def _write_arrays(slot: str, column: pa.Array, cells: Any) -> None:
             target.data.extend(values)
 
 
-def write_floats(values: np.ndarray, target: Any) -> None:
-    """Fills a FloatArray message. Its only field is packed little-endian floats, so the array's own
-    bytes behind a tag and a length are its serialized form: a copy instead of a Python float each."""
+def write_floats(values: np.ndarray, target: Any, field: int = 1) -> None:
+    """Fills the repeated float field of that number (below 16); 1 is the only one of a FloatArray.
+
+    On the wire such a field is a tag, a length and packed little-endian floats, the array's own
+    bytes: so it is merged in as such, a copy instead of a Python float for each.
+    """
     raw = np.ascontiguousarray(values, "<f4").tobytes()
     if raw:
-        target.MergeFromString(b"\x0a" + _varint(len(raw)) + raw)
+        target.MergeFromString(bytes((field << 3 | 2,)) + _varint(len(raw)) + raw)
 
 
 def _varint(n: int) -> bytes:

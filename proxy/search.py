@@ -14,14 +14,14 @@ from proxy import consistency, search_plan
 from proxy.call import Call, Handlers
 from proxy.query_vectors import check_nq, read_vectors
 from proxy.reads import Shards
-from proxy.rows_out import write_column, write_ids
+from proxy.rows_out import write_column, write_floats, write_ids
 from proxy.search_merge import Hits, merge, merge_groups
 from proxy.search_pages import Best, Page, read_page
 from proxy.search_plan import SearchPlan
 from proxy.snapshots import Snapshots
 from proxy.status import ok
 from proxy.threads import Threads
-from proxy.wire import milvus
+from proxy.wire import milvus, schema
 from rpc.reads import QueryReply, QueryRequest, SearchReply, SearchRequest
 from rpc.roles import QueryNode
 from storage.catalog import Catalog
@@ -29,6 +29,10 @@ from storage.catalog import Catalog
 PLANS_MAX = 1024
 PLAN_KEY_BYTES_MAX = 4096
 """Bounds of the plan cache: requests with long filters or id lists are planned anew each time."""
+
+ENTRY_BYTES = 24
+"""What an id and a score cost in a reply, with the Python objects made on the way."""
+SCORES: int = schema.SearchResultData.DESCRIPTOR.fields_by_name["scores"].number
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +169,7 @@ class Search:
 
     # --- answering ------------------------------------------------------------------------------
     async def _reply(self, plan: SearchPlan, nq: int, hits: Hits, page: Page | None) -> Any:
-        if not plan.output.fields:
-            return write_reply(plan, nq, hits, page)
-        size = sum(c.nbytes for c in hits.rows.columns.values())
+        size = ENTRY_BYTES * len(hits.scores) + sum(c.nbytes for c in hits.rows.columns.values())
         return await self._threads.run(size, write_reply, plan, nq, hits, page)
 
 
@@ -191,7 +193,7 @@ def write_reply(plan: SearchPlan, nq: int, hits: Hits, page: Page | None) -> Any
     data.primary_field_name = primary.name
     data.output_fields.extend(plan.output.names)
     data.all_search_count = len(scores)
-    data.scores.extend(scores.tolist())
+    write_floats(scores, data, SCORES)
     write_ids(hits.rows.pks, data.ids)
     for field in plan.output.fields:
         column = hits.rows.pks if field.primary else hits.rows.columns[field.name]

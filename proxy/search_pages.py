@@ -6,6 +6,7 @@ Each V2 page, the first too, names a near bound: the shards then answer all of t
 and a row has the same score on every page.
 """
 
+import re
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from proxy.snapshots import Snapshots
 
 Best = Callable[[int, int, float | None], Awaitable[Hits]]
 """(snapshot_ts, k, near bound) -> the k best rows behind the bound."""
+
+TOKEN = re.compile(r"[0-9a-f]{32}")
 
 AHEAD = 16
 """Rows asked for beyond a page to see where its last score ends."""
@@ -40,6 +43,7 @@ async def read_page(plan: SearchPlan, nq: int, guarantee_ts: int, snapshots: Sna
     """guarantee_ts: the cut of the iterator's first page; a level (see ``consistency``) = this is the first."""
     if nq != 1:
         raise InvalidArgument(f"Not support search iteration over multiple vectors at present, got nq {nq}")
+    _check_token(plan.token, guarantee_ts)
     snapshot_ts = guarantee_ts if guarantee_ts > BOUNDED_TS else await snapshots.cut(plan.collection)
     if not plan.page_size:
         return Page(await best(snapshot_ts, plan.k, plan.near), snapshot_ts)
@@ -47,6 +51,12 @@ async def read_page(plan: SearchPlan, nq: int, guarantee_ts: int, snapshots: Sna
     hits = await _whole_scores(plan.page_size, lambda k: best(snapshot_ts, k, near))
     last_bound = float(hits.scores[-1]) if len(hits.scores) else (plan.last_bound or 0.0)
     return Page(hits, snapshot_ts, plan.token or secrets.token_hex(16), last_bound)
+
+
+def _check_token(token: str, guarantee_ts: int) -> None:
+    """A token says "one of my later pages", so the cut of the first must come with it."""
+    if token and not (TOKEN.fullmatch(token) and guarantee_ts > BOUNDED_TS):
+        raise InvalidArgument(f"search iterator v2: the token {token:.64} with time stamp {guarantee_ts} is not valid")
 
 
 def behind(bound: float | None, near: float | None, larger_is_better: bool) -> float:

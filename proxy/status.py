@@ -48,12 +48,12 @@ def _sendable(text: str) -> str:
     return text[:REASON_MAX].encode("utf-8", "replace").decode()
 
 
-def failure(reply: type[Message]) -> Failure:
-    """How a reply of this type says that its RPC failed; raises ``TypeError`` when it can't."""
+def failure(reply: type[Message]) -> Failure | None:
+    """How a reply of this type says that its RPC failed; None when it has no place for a Status."""
     if reply is common.Status:
         return lambda status: status
     for name in ("status", "alter_status"):
         field = reply.DESCRIPTOR.fields_by_name.get(name)
         if field is not None and field.message_type is common.Status.DESCRIPTOR:
             return lambda status: reply(**{name: status})
-    raise TypeError(f"{reply.DESCRIPTOR.full_name} has no place for a Status")
+    return None

@@ -62,8 +62,7 @@ async def _consume(shard: ShardState, read: Read, end: LogEnd) -> None:
         read.deadline,
         f"log channel {shard.channel} to be consumed up to {target}",
     )
-    if shard.consumed.frontier >= target:  # the shard alone may be ahead of its channel
-        shard.consumed.at_end_s = max(shard.consumed.at_end_s, asked_s)
+    shard.consumed.was_at_end(target, asked_s)
 
 
 def _loaded(shard: ShardState, partitions: tuple[PartitionId, ...]) -> bool:

@@ -17,14 +17,14 @@ class Freezing:
     """rows_min: full blocks' rows of a shard and partition from which an index is kept over them."""
 
     def __init__(self, rows_min: int, threads: Executor) -> None:
-        self._rows_min, self._threads = rows_min, threads
+        self.rows_min, self._threads = max(rows_min, BLOCK_ROWS), threads
 
     async def freeze(self, shard: ShardState) -> None:
         """Covers all full blocks of the partitions with many growing rows. A long piece of work."""
         for partition, blocks in list(shard.growing.blocks.items()):
             full = tuple(b for b in blocks if b.full)
             held = shard.growing.frozen.get(partition)
-            if len(full) * BLOCK_ROWS >= max(self._rows_min, 1) and len(full) > (len(held.blocks) if held else 0):
+            if len(full) * BLOCK_ROWS >= self.rows_min and len(full) > (len(held.blocks) if held else 0):
                 await self._cover(shard, full, held)
 
     async def _cover(self, shard: ShardState, full: tuple[Block, ...], held: FrozenBlocks | None) -> None:

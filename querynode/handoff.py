@@ -1,6 +1,7 @@
 """The hand-off: opening what a newer manifest names while the present view serves, then one swap."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -69,16 +70,14 @@ class Opener:
         return [(pk.keys_of(keys), positions) for keys, positions in await asyncio.gather(*reads)]
 
     async def index(self, shard: ShardId, segment: SealedSegment, file: IndexFile) -> VectorIndex | None:
-        """The opened index; None if it can't be used: rows are then searched exactly."""
+        """The opened index; None if its object is damaged or missing: rows are then searched exactly."""
         try:
             path = await self.objects.fetch(file.object.name)
             index = await asyncio.get_running_loop().run_in_executor(self.threads, open_index, path)
             if index.rows != segment.rows:
                 raise Corrupted(file.object.name, f"{index.rows} rows, its segment has {segment.rows}")
             return index
-        except Unavailable:
-            raise
-        except SheafError as e:
+        except (Corrupted, ObjectNotFound) as e:
             log.warning("index not usable, searching exactly", shard=str(shard), index=file.object.name, error=str(e))
             if self.report_bad_index:
                 await self.report_bad_index(shard, segment.id, file.object.name)
@@ -146,10 +145,12 @@ class HandOff:
         if passing:
             log.warning("shard can't load its manifest yet", shard=str(self._shard.id), error=str(error))
             return
-        log.error("shard can't load its manifest", shard=str(self._shard.id), error=str(error))
-        self._shard.failure = (
-            error if isinstance(error, SheafError) else Unavailable(f"shard {self._shard.id}: {error}")
-        )
+        if not isinstance(error, SheafError):
+            log.error("shard can't load its manifest", shard=str(self._shard.id), exc_info=error)
+            error = Unavailable(f"shard {self._shard.id}: {error}")
+        elif str(error) != str(self._shard.failure):  # once, not at every attempt
+            log.error("shard can't load its manifest", shard=str(self._shard.id), error=str(error))
+        self._shard.failure = error
         self._shard.changed.notify()
 
     async def _load(self, manifest: Manifest, partitions: frozenset[PartitionId]) -> None:
@@ -192,6 +193,7 @@ class HandOff:
 
     async def _become_ready(self) -> None:
         shard = self._shard
+        asked_s = time.monotonic()
         end = await self._end.ask()
         await until(
             lambda: shard.frontier >= end,
@@ -199,5 +201,6 @@ class HandOff:
             FOREVER,
             f"channel {shard.channel} to be consumed",
         )
+        shard.consumed.was_at_end(end, asked_s)
         shard.ready = True
         shard.changed.notify()

@@ -13,7 +13,7 @@ from engine.filter import compile as compile_filter
 from querynode import keys as pk
 from querynode.cache import ByteCache
 from querynode.sealed import SealedSegment
-from querynode.view import Part, Rows, View
+from querynode.view import Part, PartData, View
 
 LOOKUP_KEYS_MAX = 4096
 """A filter that names more keys than this is evaluated as a scan."""
@@ -28,6 +28,7 @@ class Matching:
     """One read's filter (None = every row passes) over the parts of its view.
 
     located: per part the only rows that can match, where keys or bounds tell; None where only a scan does.
+    numbers: the parts that may have a match.
     masks: filters' masks over sealed segments, which never change.
     """
 
@@ -35,6 +36,7 @@ class Matching:
     schema: Schema
     parts: list[Part]
     located: list[np.ndarray | None]
+    numbers: list[int]
     masks: ByteCache[np.ndarray]
 
     @classmethod
@@ -50,7 +52,8 @@ class Matching:
                 bounds = data.bounds()
                 if bounds and not filter.may_match(bounds):
                     located[number] = np.empty(0, np.int64)
-        return cls(filter, schema, parts, located, masks)
+        numbers = [n for n, rows in enumerate(located) if rows is None or len(rows)]
+        return cls(filter, schema, parts, located, numbers, masks)
 
     def cost(self) -> int:
         """Estimated cost of evaluating the filter, masks already known left out."""
@@ -60,10 +63,6 @@ class Matching:
         scanned = (p.data for p, rows in zip(self.parts, self.located, strict=True) if rows is None)
         rows = sum(d.rows for d in scanned if self._kept(d) is None)
         return rows * (DOCUMENT_SCAN_COST if documents else SCAN_COST)
-
-    def numbers(self) -> list[int]:
-        """The parts that may have a match."""
-        return [n for n, rows in enumerate(self.located) if rows is None or len(rows)]
 
     def mask(self, number: int) -> np.ndarray | None:
         """bool [rows] of part ``number``; None = all rows."""
@@ -98,10 +97,10 @@ class Matching:
         mask = self.mask(number)
         return self.parts[number].data.rows if mask is None else int(np.count_nonzero(mask))
 
-    def _kept(self, data: Rows) -> np.ndarray | None:
+    def _kept(self, data: PartData) -> np.ndarray | None:
         return self.masks.get((data.id, self.filter)) if isinstance(data, SealedSegment) else None
 
-    def _passed(self, data: Rows) -> np.ndarray:
+    def _passed(self, data: PartData) -> np.ndarray:
         assert self.filter is not None
         mask = self._kept(data)
         if mask is None:

@@ -1,13 +1,11 @@
 """The shards placed on this node: loaded, kept at their newest manifest, released."""
 
 import asyncio
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import structlog
 
 from core.catalog import ChannelCheckpoint, Collection
-from core.errors import Unavailable
 from core.ids import Channel, CollectionId, NodeId, Position, ShardId
 from core.manifest import Manifest
 from querynode.channel_tail import ChannelTails
@@ -46,6 +44,7 @@ class PlacedShards:
         self._tails = ChannelTails(log, self._start_again)
         self._ends: dict[Channel, LogEnd] = {}
         self._served: dict[ShardId, Served] = {}
+        self._shards_of: dict[CollectionId, set[ShardId]] = {}
         self._starting: list[Served] = []
         self._starts: set[asyncio.Task[None]] = set()
 
@@ -83,7 +82,7 @@ class PlacedShards:
         collection, placement = self._catalog.get(id), self._catalog.placement(id)
         leaders = placement.leaders if placement and collection and collection.loaded else ()
         wanted = {ShardId(id, n) for n, leader in enumerate(leaders) if leader == self._node}
-        held = {s for s in self._served if s.collection == id}
+        held = self._shards_of.get(id, set())
         for shard in held - wanted:
             self._release(self._served[shard])
         for shard in sorted(wanted - held):
@@ -104,11 +103,15 @@ class PlacedShards:
         if shard.channel not in self._ends:
             self._ends[shard.channel] = LogEnd(self._log, shard.channel)
         end = self._ends[shard.channel]
-        self._served[shard.id] = Served(shard, HandOff(shard, self._opener, end), end)
-        self._begin([self._served[shard.id]])
+        served = Served(shard, HandOff(shard, self._opener, end), end)
+        self._served[shard.id] = served
+        self._shards_of.setdefault(collection.id, set()).add(shard.id)
+        self._begin(served)
 
     def _release(self, served: Served) -> asyncio.Task[None] | None:
-        del self._served[served.shard.id]
+        shard = served.shard.id
+        del self._served[shard]
+        self._shards_of[shard.collection].discard(shard)
         self._tails.leave(served.shard)
         served.shard.release()
         return served.handoff.stop()
@@ -117,14 +120,14 @@ class PlacedShards:
         for shard in shards:
             served = self._served[shard.id]
             served.handoff.stop()
-            self._begin([served])
+            self._begin(served)
 
     # --- loading ------------------------------------------------------------------------------
-    def _begin(self, served: Iterable[Served]) -> None:
-        """Starts shards; those that come together are read from the log together."""
+    def _begin(self, served: Served) -> None:
+        """Starts a shard; those that come together are read from the log together."""
         if not self._starting:
             asyncio.get_running_loop().call_soon(self._start_all)
-        self._starting.extend(served)
+        self._starting.append(served)
 
     def _start_all(self) -> None:
         batch, self._starting = self._starting, []
@@ -133,27 +136,27 @@ class PlacedShards:
         task.add_done_callback(self._starts.discard)
 
     async def _load(self, batch: list[Served]) -> None:
-        points = await asyncio.gather(*(self._starting_point(s.shard) for s in batch))
-        for served, (manifest, start) in zip(batch, points, strict=True):
-            if served.shard.released:
+        points = await asyncio.gather(*(self._starting_point(s.shard) for s in batch), return_exceptions=True)
+        for served, point in zip(batch, points, strict=True):
+            shard = served.shard
+            if shard.released:
                 continue
-            served.shard.reset(start)
-            self._tails.join(served.shard, start)
+            if isinstance(point, BaseException):
+                log.warning("shard can't be started, trying again", shard=str(shard.id), error=str(point))
+                asyncio.get_running_loop().call_later(RETRY_S, self._begin, served)
+                continue
+            manifest, start = point
+            shard.reset(start)
+            self._tails.join(shard, start)
             served.handoff.offer(manifest)
-            newer = self._manifests.values.get(keys.manifest(served.shard.id))
+            newer = self._manifests.values.get(keys.manifest(shard.id))
             if newer:
                 served.handoff.offer(newer)
 
     async def _starting_point(self, shard: ShardState) -> tuple[Manifest, Position]:
         """A manifest, and the position from which the log completes it."""
-        while True:
-            # The checkpoint first: what it covers is in any manifest read after it.
-            checkpoint = self._checkpoints.values.get(keys.checkpoint(shard.channel))
-            try:
-                item = await self._meta.get(keys.manifest(shard.id))
-                break
-            except Unavailable as e:
-                log.warning("manifest not readable, trying again", shard=str(shard.id), error=str(e))
-                await asyncio.sleep(RETRY_S)
+        # The checkpoint first: what it covers is in any manifest read after it.
+        checkpoint = self._checkpoints.values.get(keys.checkpoint(shard.channel))
+        item = await self._meta.get(keys.manifest(shard.id))
         manifest = keys.decode(Manifest, item.value) if item else Manifest(shard.id.collection, shard.id.number)
         return manifest, Position(max(manifest.checkpoint, checkpoint.position if checkpoint else 0))

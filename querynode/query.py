@@ -13,9 +13,9 @@ def run_query(matching: Matching, request: QueryRequest) -> QueryReply:
     parts, schema = matching.parts, matching.schema
     fields = output_fields(schema, request.output)
     if request.count_only:
-        return QueryReply(sum(map(matching.count, matching.numbers())), no_rows(schema, fields))
+        return QueryReply(sum(map(matching.count, matching.numbers)), no_rows(schema, fields))
     found: list[tuple[int, np.ndarray, pk.Keys]] = []
-    for number in matching.numbers():
+    for number in matching.numbers:
         rows = _first(number, matching, request.limit)
         if len(rows):
             found.append((number, rows, pk.take(parts[number].data.keys, rows)))

@@ -8,9 +8,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from core.errors import PartitionNotLoaded, Timeout
+from core.errors import FieldNotFound, PartitionNotLoaded, Timeout
 from core.ids import FieldId, PartitionId
-from core.limits import TOPK_MAX
+from core.limits import RESULT_ENTRIES_MAX, TOPK_MAX
 from core.schema import Field
 from engine.vector.metric import Metric
 from querynode.cache import ByteCache
@@ -40,16 +40,18 @@ class Reader:
 
     async def search(self, shard: ShardState, view: View, request: SearchRequest) -> SearchReply:
         schema = shard.collection.schema
-        field = schema.by_id[request.field_id]
+        field = schema.by_id.get(request.field_id)
+        if field is None:
+            raise FieldNotFound(f"field {request.field_id} not exist")
         fields = output_fields(schema, request.output)
         matching = self._matching(shard, view, request, None if request.filter else field.id)
-        if not matching.numbers():
+        if not matching.numbers:
             return nothing(schema, fields, request)
         inline = search_cost(matching, field, request) <= self._inline_cost
         if request.group_by:
             return await self._search_groups(matching, field, fields, request, inline)
         merged = await self._best(matching, field, request, request.k, inline)
-        if inline and not needs_reading(matching.parts, fields):
+        if inline and not (fields and needs_reading(merged.used(matching.parts), fields)):
             return reply(merged, matching.parts, schema, fields)
         return await self._in_pool(lambda: reply(merged, matching.parts, schema, fields), request)
 
@@ -68,7 +70,7 @@ class Reader:
         return Matching.over(view, parts, filter, schema, self._masks)
 
     async def _best(self, matching: Matching, field: Field, request: SearchRequest, k: int, inline: bool) -> Merged:
-        metric, numbers = Metric(request.metric), matching.numbers()
+        metric, numbers = Metric(request.metric), matching.numbers
         if inline:
             return Merged([search_part(matching, n, field, request, k) for n in numbers], numbers, k, metric)
         searches = [self._in_pool(lambda n=n: search_part(matching, n, field, request, k), request) for n in numbers]
@@ -80,7 +82,7 @@ class Reader:
         """Looks further and further until every query has its groups or no more rows."""
         by = output_fields(matching.schema, [request.group_by])[0]
         groups = -(-request.k // request.group_size)
-        farthest = max(request.k, TOPK_MAX)
+        farthest = max(request.k, min(TOPK_MAX, RESULT_ENTRIES_MAX // len(request.queries)))
         k = min(request.k * WIDEN, farthest)
         while True:
             merged = await self._best(matching, field, request, k, inline)

@@ -11,8 +11,7 @@ from engine.vector.index import VectorIndex
 from engine.vector.metric import Metric
 from querynode.gather import gather, no_rows
 from querynode.matching import Matching
-from querynode.view import Part
-from querynode.view import Rows as PartRows
+from querynode.view import Part, PartData
 from rpc.reads import SearchReply, SearchRequest
 
 Found = tuple[np.ndarray, np.ndarray]
@@ -23,7 +22,7 @@ def search_cost(matching: Matching, field: Field, request: SearchRequest) -> int
     """Estimated multiply-adds of the whole search."""
     nq, k, params = len(request.queries), request.k, request.params
     filtered = matching.filter is not None
-    cost = sum(estimate_cost(matching.parts[n].data, field, nq, k, params, filtered) for n in matching.numbers())
+    cost = sum(estimate_cost(matching.parts[n].data, field, nq, k, params, filtered) for n in matching.numbers)
     return cost + matching.cost()
 
 
@@ -41,7 +40,7 @@ def search_part(matching: Matching, number: int, field: Field, request: SearchRe
 class _Indexed:
     """A part with the index to search it by. Implements ``engine.segment.SegmentData``."""
 
-    def __init__(self, data: PartRows, index: VectorIndex) -> None:
+    def __init__(self, data: PartData, index: VectorIndex) -> None:
         self.rows, self._index = data.rows, index
         self.column, self.vectors, self.bounds = data.column, data.vectors, data.bounds
 
@@ -63,15 +62,21 @@ class Merged:
         else:
             scores, rows, place = _merge(found, k, metric)
             part_of = np.array(numbers)[place]
-        held = rows >= 0
-        if held.all():
-            self.counts = np.full(len(rows), rows.shape[1])
+        nq, width = rows.shape
+        # What is missing is at the end. One query is by far the most frequent case, and item() the cheapest look.
+        if (rows.item(-1) >= 0) if nq == 1 else (rows[:, -1] >= 0).all():
+            self.counts = np.full(nq, width)
             self.scores, self.rows = scores.ravel(), rows.ravel()
             self.part_of = None if part_of is None else part_of.ravel()
         else:
+            held = rows >= 0
             self.counts = np.count_nonzero(held, axis=1)
             self.scores, self.rows = scores[held], rows[held]
             self.part_of = None if part_of is None else part_of[held]
+
+    def used(self, parts: Sequence[Part]) -> list[Part]:
+        """The parts that some of the rows are of."""
+        return [parts[0]] if self.part_of is None else [parts[n] for n in np.unique(self.part_of)]
 
 
 def _merge(found: Sequence[Found], k: int, metric: Metric) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

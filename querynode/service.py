@@ -26,7 +26,9 @@ from storage.objects.port import ObjectStore
 COLUMN_BYTES = 256 * 1024 * 1024
 """Decoded scalar columns of sealed segments kept between reads."""
 LEASE_TTL_S = 5.0
-UPKEEP_S = 0.5
+EXPIRE_S = 1.0
+FREEZE_S = 0.5
+"""Pauses between looks for views held too long, and for growing rows that became many."""
 
 
 class QueryNodeService:
@@ -98,15 +100,16 @@ class QueryNodeService:
 
     async def _expire(self) -> None:
         while True:
-            await asyncio.sleep(UPKEEP_S)
+            await asyncio.sleep(EXPIRE_S)
             for served in self._placed.all():
                 served.shard.pins.expire()
 
     async def _freeze(self) -> None:
         while True:
-            await asyncio.sleep(UPKEEP_S)
+            await asyncio.sleep(FREEZE_S)
             for served in self._placed.all():
-                await self._freezing.freeze(served.shard)
+                if served.shard.growing.rows >= self._freezing.rows_min:
+                    await self._freezing.freeze(served.shard)
 
 
 def _status(shard: ShardState) -> ShardStatus:

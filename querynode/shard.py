@@ -217,3 +217,8 @@ class Consumed:
         self.at_end_s = float("-inf")
         """``time.monotonic()`` of a moment at which everything then in the log was consumed."""
         self.failure: SheafError | None = None
+
+    def was_at_end(self, end: Position, asked_s: float) -> None:
+        """At ``asked_s`` the log ended at ``end`` or before it."""
+        if self.frontier >= end:  # a shard alone may be ahead of its channel
+            self.at_end_s = max(self.at_end_s, asked_s)

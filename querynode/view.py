@@ -21,7 +21,7 @@ PINS_MAX = 1024
 """Views held for iterators and snapshots of one shard; the least recently used goes first."""
 
 
-class Rows(Protocol):
+class PartData(Protocol):
     """Rows of one partition, numbered 0 .. rows-1: a sealed segment or a stretch of growing rows.
 
     ordered: they lie in primary key order.
@@ -46,7 +46,7 @@ class Rows(Protocol):
 class Part(NamedTuple):
     """Rows and which of them the view sees: bool [rows], None = all."""
 
-    data: Rows
+    data: PartData
     visible: np.ndarray | None
 
     @property
@@ -92,7 +92,7 @@ class View:
             self._parts[partitions, indexed] = found
         return found
 
-    def _rows(self, partitions: frozenset[PartitionId], indexed: FieldId | None) -> Iterable[Rows]:
+    def _rows(self, partitions: frozenset[PartitionId], indexed: FieldId | None) -> Iterable[PartData]:
         yield from (s for s in self.sealed if s.partition in partitions)
         covered: set[Block] = set()
         for frozen in self._frozen:
@@ -107,10 +107,12 @@ class View:
         # Once the growing rows moved on, their newest row of a key need not be the one seen here.
         current = self._changes == self._growing.changes
         newest = {id(block): rows for block, rows in self._growing.locate(pk.to_list(keys))} if current else {}
+        first, last = pk.span(keys) if len(keys) else (None, None)
         rows: list[np.ndarray | None] = []
         for data, _ in parts:
             if isinstance(data, SealedSegment):
-                rows.append(pk.find(data.keys, keys)[0])
+                apart = first is None or data.last < first or last < data.first
+                rows.append(np.empty(0, np.int64) if apart else pk.find(data.keys, keys)[0])
             elif current and isinstance(data, BlockView):
                 rows.append(newest.get(id(data.block), np.empty(0, np.int64)))
             else:

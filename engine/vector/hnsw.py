@@ -81,19 +81,19 @@ class HnswIndex(VectorIndex):
         picked = np.flatnonzero(allowed)
         if not len(picked):
             return empty_result(len(queries), k)
+        if not isinstance(self._storage, faiss.IndexScalarQuantizer):
+            # Only float32 codes have a kernel that visits a list of rows.
+            selector = faiss.IDSelectorArray(len(picked), pointer(picked))
+            return self._scan(self._storage, queries, k, faiss.SearchParameters(sel=selector))
         if len(picked) * plan.GATHER_SHARE < self.rows:
-            gathered = self._empty_storage()
+            storage = self._storage
+            gathered = faiss.IndexScalarQuantizer(self.dim, storage.sq.qtype, storage.metric_type)
             gathered.add_sa_codes(self._codes[picked])
             scores, rows = self._scan(gathered, queries, k, None)
             return scores, np.where(rows < 0, -1, picked[rows])
         bits = np.packbits(allowed, bitorder="little")
         selector = faiss.IDSelectorBitmap(len(bits), pointer(bits))
         return self._scan(self._storage, queries, k, faiss.SearchParameters(sel=selector))
-
-    def _empty_storage(self) -> Any:
-        if isinstance(self._storage, faiss.IndexScalarQuantizer):
-            return faiss.IndexScalarQuantizer(self.dim, self._storage.sq.qtype, self._storage.metric_type)
-        return faiss.IndexFlat(self.dim, self._storage.metric_type)
 
     def _scan(self, storage: Any, queries: np.ndarray, k: int, params: Any) -> tuple[np.ndarray, np.ndarray]:
         nq = len(queries)

@@ -15,13 +15,19 @@ DIM = 8
 ONCE: dict[str, Any] = {"retry_times": 0}
 """For calls that may meet a dead server: fail at once instead of waiting for it."""
 
-_A = np.random.default_rng(5).uniform(-3, 3, (2, DIM))
-
 
 def vectors_of(keys: list[int], ns: list[int]) -> np.ndarray:
-    """float32 [rows, DIM]: the vector of version ``n`` of each key, distinct for each pair."""
-    pairs = np.stack([keys, ns], axis=1).astype(float)
-    return (10 * np.sin(pairs @ _A + np.arange(DIM))).astype(np.float32)
+    """float32 [rows, DIM] in -10 .. 10: the vector of version ``n`` of each key, distinct for each pair.
+
+    A hash, not a random number: the same whoever computes it, for one row or for many.
+    """
+    z = np.array(keys, np.int64).view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z + np.array(ns, np.int64).view(np.uint64) * np.uint64(0xC2B2AE3D27D4EB4F))[:, None] ^ np.arange(
+        1, DIM + 1, dtype=np.uint64
+    )
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((z >> np.uint64(40)).astype(np.float32) / np.float32(2**24) - np.float32(0.5)) * np.float32(20)
 
 
 def make_rows(versions: Mapping[int, int]) -> list[dict[str, Any]]:

@@ -53,3 +53,11 @@ def test_the_commands_of_the_readme_exist() -> None:
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     dead = [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()]
     assert not dead
+
+
+def test_the_architecture_names_files_that_exist() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    folders = set(re.findall(r"^\| `(\w+/)` \|", text, re.MULTILINE))
+    named = {name for name in re.findall(r"`([\w/.]+/[\w.]*)`", text) if name.split("/")[0] + "/" in folders}
+    assert len(named) > 40
+    assert not [name for name in named if not (ROOT / name).exists()]

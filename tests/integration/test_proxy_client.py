@@ -150,13 +150,14 @@ def test_rpcs_of_later_versions_say_so(house: House, client: MilvusClient) -> No
         lambda: client.create_database("d"),
         lambda: client.add_collection_field("c", "f", DataType.INT64, nullable=True),
         lambda: client.rename_collection("a", "b"),
+        lambda: client.get_replicate_configuration(),
     ):
         with pytest.raises(MilvusException, match="not served by this version") as e:
             call()
         assert e.value.code == 10
     with grpc.insecure_channel(f"127.0.0.1:{house.port}") as channel:
         with pytest.raises(grpc.RpcError) as unserved:
-            milvus_pb2_grpc.MilvusServiceStub(channel).CalcDistance(milvus_pb2.CalcDistanceRequest())
+            milvus_pb2_grpc.MilvusServiceStub(channel).Dummy(milvus_pb2.DummyRequest())
         assert unserved.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 

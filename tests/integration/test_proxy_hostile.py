@@ -208,6 +208,8 @@ async def test_broken_bytes(target: Target) -> None:
         ("group_size", "0"),
         ("search_iter_batch_size", "0"),
         ("search_iter_last_bound", "nan"),
+        ("search_iter_id", "zz"),
+        ("search_iter_id", "0" * 32),
     ],
 )
 async def test_bad_search_parameters(target: Target, key: str, value: str) -> None:

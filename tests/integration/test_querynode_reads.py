@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from core.errors import (
     CollectionNotLoaded,
     Corrupted,
     FieldNotFound,
+    LogTruncated,
     PartitionNotLoaded,
     SnapshotExpired,
     Timeout,
 )
-from core.ids import CollectionId, NodeId, PartitionId
+from core.ids import Channel, CollectionId, NodeId, PartitionId, Position
 from core.settings import QueryNodeSettings
 from core.types import DataType
 from querynode.block import BLOCK_ROWS
@@ -302,7 +304,43 @@ async def test_a_damaged_segment_is_named_and_never_answered_around(rig: Rig) ->
         await rig.query(count_only=True)
 
 
-async def test_a_trim_beyond_a_slow_reader_starts_from_the_manifest(rig: Rig) -> None:
+class TruncatingLog:
+    """A log whose next batch is trimmed away before the reader gets it."""
+
+    def __init__(self, log: Any) -> None:
+        self._log, self.armed = log, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    async def read(self, channel: Channel, start: Position) -> AsyncIterator[Any]:
+        async with aclosing(self._log.read(channel, start)) as batches:
+            async for batch in batches:
+                if self.armed:
+                    self.armed = False
+                    raise LogTruncated(channel, batch[0].position, batch[-1].position + 1)
+                yield batch
+
+
+async def test_a_reader_overtaken_by_a_trim_loads_again(rig: Rig) -> None:
+    log = TruncatingLog(rig.store.log)
+    rig.store = replace(rig.store, log=log)  # type: ignore[arg-type]  # it is a log
+    await rig.restart()
+    await rig.upsert(rows(1, 2, 3))
+    timestamp = await rig.barrier()
+    assert len(await rig.rows(snapshot_ts=timestamp)) == 3
+    await rig.delete([2])
+    await rig.seal()
+    log.armed = True
+    await rig.upsert(rows(4))
+    assert set(await rig.rows()) == {1, 3, 4}
+    assert not log.armed
+    assert set(await rig.rows(snapshot_ts=timestamp)) == {1, 2, 3}, "a pinned view outlives it"
+    await rig.upsert(rows(5))
+    assert set(await rig.rows()) == {1, 3, 4, 5}
+
+
+async def test_a_node_that_was_away_starts_from_the_manifest(rig: Rig) -> None:
     """The channel's checkpoint moves while the node is away, and the log below it is gone."""
     await rig.upsert(rows(1, 2))
     await rig.seal()

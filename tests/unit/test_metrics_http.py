@@ -70,6 +70,7 @@ async def test_a_request_without_end_is_dropped(served: Served, monkeypatch: pyt
 
 async def test_a_taken_port_names_the_setting(served: Served) -> None:
     with pytest.raises(
-        StartRefused, match=r"127\.0\.0\.1:\d+: Address already in use \(settings server.host and server\.metrics_port\)"
+        StartRefused,
+        match=r"127\.0\.0\.1:\d+: Address already in use \(settings server.host and server\.metrics_port\)",
     ):
         await MetricsServer.start("127.0.0.1", served.server.port, lambda: "")

@@ -65,10 +65,11 @@ def test_every_message_can_be_sent() -> None:
 
 def test_every_answered_rpc_can_fail() -> None:
     for name in methods({}, ProxySettings()):
-        reply: Any = failure(output_class(name))(status_of(NotYet("x")))
-        assert reply.SerializeToString()
-    assert len(methods({}, ProxySettings())) > 100
-    assert set(methods({}, ProxySettings())) < set(METHODS)
+        fail = failure(output_class(name))
+        assert fail is not None
+        assert fail(status_of(NotYet("x"))).SerializeToString()
+    unanswered = set(METHODS) - set(methods({}, ProxySettings()))
+    assert unanswered == {"CreateReplicateStream", "DumpMessages", "Dummy", "GetReplicateInfo"}
 
 
 # --- requests -------------------------------------------------------------------------------------

@@ -194,6 +194,15 @@ def test_any_damage_is_told(tmp_path: Path, type: str, metric: Metric) -> None:
         open_index(tmp_path / "missing")
 
 
+@pytest.mark.parametrize("name", ["index-flat.bin", "index-hnsw.bin"])
+def test_objects_of_this_format_stay_readable(name: str) -> None:
+    """Golden files: L2 over six points."""
+    index = open_index(Path(__file__).parents[1] / "golden" / name)
+    scores, found = index.search(np.array([[1, 0.25]], np.float32), 6, {})
+    assert found.tolist() == [[1, 0, 2, 4, 3, 5]]
+    assert scores.tolist() == [[0.0625, 1.0625, 4.0625, 10.5625, 11.5625, 38.5625]]
+
+
 def test_an_open_index_outlives_its_file(tmp_path: Path) -> None:
     for type in ("HNSW", "FLAT"):
         vectors = make(Metric.L2, 3000)

@@ -1,0 +1,133 @@
+"""Putting a proxy on a port: which server, TLS, refusals, and stopping."""
+
+import asyncio
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc import aio
+from pymilvus.grpc_gen import milvus_pb2, milvus_pb2_grpc
+
+from core.clock import HybridClock
+from core.errors import StartRefused
+from core.settings import ServerSettings, Settings
+from proxy.edge import methods
+from proxy.listener import serve
+from proxy.service import Proxy
+from storage.catalog import Catalog
+from tests.fakes import FakeCoordinator, FakeLog, FakeMeta, FakeNodes, FakeQueryNode
+
+LISTENERS = ["native", "grpc"]
+
+
+@pytest.fixture
+async def proxy() -> AsyncIterator[Proxy]:
+    clock, meta, log = HybridClock(), FakeMeta(), FakeLog()
+    catalog = Catalog(meta)
+    await catalog.start()
+    nodes = FakeNodes(FakeQueryNode(catalog, log))
+    proxy = Proxy(Settings(), catalog, FakeCoordinator(meta, clock), nodes, log, clock)
+    await proxy.start()
+    yield proxy
+    await proxy.close()
+    await catalog.close()
+
+
+async def version(channel: aio.Channel) -> str:
+    async with channel:
+        stub: Any = milvus_pb2_grpc.MilvusServiceStub(channel)
+        return (await stub.GetVersion(milvus_pb2.GetVersionRequest(), timeout=10)).version
+
+
+@pytest.mark.parametrize("kind", [*LISTENERS, "auto"])
+async def test_serves_and_stops(proxy: Proxy, kind: str) -> None:
+    listener = await serve(proxy, ServerSettings(port=0, listener=kind))
+    address = f"127.0.0.1:{listener.port}"
+    assert (await version(aio.insecure_channel(address))).startswith("2.6.")
+    await listener.stop(1.0)
+    with pytest.raises(grpc.RpcError):
+        await version(aio.insecure_channel(address))
+
+
+@pytest.mark.parametrize("kind", LISTENERS)
+async def test_stop_waits_for_running_requests(proxy: Proxy, kind: str) -> None:
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def slow(_request: Any, _call: Any) -> Any:
+        entered.set()
+        await leave.wait()
+        return milvus_pb2.GetVersionResponse(version="slow")
+
+    proxy.methods.update(GetVersion=methods({"GetVersion": slow}, Settings().proxy)["GetVersion"])
+    listener = await serve(proxy, ServerSettings(port=0, listener=kind))
+    running = asyncio.create_task(version(aio.insecure_channel(f"127.0.0.1:{listener.port}")))
+    await entered.wait()
+    stopping = asyncio.create_task(listener.stop(10.0))
+    await asyncio.sleep(0.05)
+    leave.set()
+    assert await running == "slow"
+    await asyncio.wait_for(stopping, 10)
+
+
+@pytest.mark.parametrize("kind", LISTENERS)
+async def test_a_client_that_leaves_ends_its_request(proxy: Proxy, kind: str) -> None:
+    entered, ended = asyncio.Event(), asyncio.Event()
+
+    async def endless(_request: Any, _call: Any) -> Any:
+        entered.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    proxy.methods.update(GetVersion=methods({"GetVersion": endless}, Settings().proxy)["GetVersion"])
+    listener = await serve(proxy, ServerSettings(port=0, listener=kind))
+    calls = asyncio.create_task(version(aio.insecure_channel(f"127.0.0.1:{listener.port}")))
+    await entered.wait()
+    calls.cancel()
+    await asyncio.wait_for(ended.wait(), 10)
+    await listener.stop(0)
+
+
+@pytest.mark.parametrize("kind", LISTENERS)
+async def test_messages_beyond_four_megabytes(proxy: Proxy, kind: str) -> None:
+    """The default limit of gRPC is no limit here; what is too large for us says so in a Status."""
+    listener = await serve(proxy, ServerSettings(port=0, listener=kind))
+    options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+    async with aio.insecure_channel(f"127.0.0.1:{listener.port}", options=options) as channel:
+        stub: Any = milvus_pb2_grpc.MilvusServiceStub(channel)
+        request = milvus_pb2.CreateCollectionRequest(collection_name="c", schema=bytes(40_000_000))
+        assert (await stub.CreateCollection(request, timeout=30)).code == 1100
+    await listener.stop(0)
+
+
+@pytest.mark.parametrize("kind", LISTENERS)
+async def test_a_taken_port_is_refused(proxy: Proxy, kind: str) -> None:
+    listener = await serve(proxy, ServerSettings(port=0, listener=kind))
+    with pytest.raises(StartRefused, match=f"can't listen on 127.0.0.1:{listener.port}"):
+        await serve(proxy, ServerSettings(port=listener.port, listener=kind))
+    await listener.stop(0)
+
+
+async def test_tls(proxy: Proxy, tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("makes its certificate with openssl")
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    make = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    command = [*make.split(), "-keyout", key, "-out", cert]
+    await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
+    listener = await serve(proxy, ServerSettings(host="localhost", port=0, tls_cert=str(cert), tls_key=str(key)))
+    credentials = grpc.ssl_channel_credentials(cert.read_bytes())
+    assert await version(aio.secure_channel(f"localhost:{listener.port}", credentials))
+    await listener.stop(0)
+
+
+async def test_refused_settings(proxy: Proxy) -> None:
+    with pytest.raises(StartRefused, match="has no TLS"):
+        await serve(proxy, ServerSettings(port=0, listener="native", tls_cert="c", tls_key="k"))
+    with pytest.raises(StartRefused, match="readable files"):
+        await serve(proxy, ServerSettings(port=0, tls_cert="/nowhere", tls_key="/nowhere"))
