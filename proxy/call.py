@@ -12,11 +12,13 @@ from core.catalog import DEFAULT_DATABASE
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """request_id: the client's, or one made here. deadline: ``time.monotonic()`` value."""
+    """request_id: the client's, or one made here. deadline: ``time.monotonic()`` value. bytes: size of
+    the request message."""
 
     request_id: str
     named_database: str
     deadline: float
+    bytes: int = 0
 
     def database(self, request: Any) -> str:
         """The database a request is about: clients name it in the metadata, older ones in the request."""

@@ -60,7 +60,7 @@ def _method(rpc: str, handler: Handler, settings: ProxySettings) -> Method:
 
     async def serve(data: bytes, context: Any) -> bytes:
         started = time.monotonic()
-        call = _call(context, started, settings.request_timeout_s)
+        call = _call(context, len(data), started, settings.request_timeout_s)
         structlog.contextvars.bind_contextvars(rpc=rpc, request_id=call.request_id)
         code = 0
         try:
@@ -106,7 +106,7 @@ def _translate(error: BaseException, rpc: str) -> BaseException:
     return error
 
 
-def _call(context: Any, now: float, timeout_s: float) -> Call:
+def _call(context: Any, bytes: int, now: float, timeout_s: float) -> Call:
     request_id = database = ""
     for key, value in context.invocation_metadata() or ():
         if key == "client-request-id":
@@ -115,4 +115,4 @@ def _call(context: Any, now: float, timeout_s: float) -> Call:
             database = value
     left = context.time_remaining()
     seconds = timeout_s if left is None or left > LONGEST_S else left
-    return Call(request_id or next(_request_ids), database, now + seconds)
+    return Call(request_id or next(_request_ids), database, now + seconds, bytes)

@@ -13,7 +13,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from core.errors import InvalidArgument
+from core.errors import InvalidArgument, TooLarge
+from core.limits import INSERT_BYTES_MAX
 from core.schema import DYNAMIC, Field, Schema
 from core.types import TYPES, DataType
 from proxy import json_text
@@ -67,7 +68,7 @@ def _by_field(columns: Iterable[Any], schema: Schema) -> dict[str, Any]:
 
 def _absent(field: Field, rows: int) -> pa.Array:
     if field.default:
-        return pa.repeat(pa.scalar(orjson.loads(field.default), field.arrow_type), rows)
+        return pa.repeat(_default(field, rows), rows)
     if field.dynamic:
         return pa.repeat(pa.scalar("{}"), rows)
     if field.nullable:
@@ -75,6 +76,12 @@ def _absent(field: Field, rows: int) -> pa.Array:
     if field.primary:
         raise InvalidArgument(f"must assign the primary key, primary field: {field.name}")
     raise InvalidArgument(f"fieldSchema({field.name}) has no corresponding fieldData pass in: invalid parameter")
+
+
+def _default(field: Field, rows: int) -> pa.Scalar:
+    if len(field.default) * rows > INSERT_BYTES_MAX:
+        raise TooLarge(f"{rows} rows with the default of field {field.name} are too large for one request: send fewer")
+    return pa.scalar(orjson.loads(field.default), field.arrow_type)
 
 
 def _read_column(field: Field, data: Any, rows: int) -> pa.Array:
@@ -118,7 +125,7 @@ def _spread(field: Field, values: pa.Array, valid: np.ndarray, rows: int) -> pa.
     source = np.arange(rows) if len(values) == rows else np.cumsum(valid) - 1
     out = values.take(pa.array(source, pa.int64(), mask=~valid))
     if field.default:
-        return out.fill_null(pa.scalar(orjson.loads(field.default), field.arrow_type))
+        return out.fill_null(_default(field, rows))
     return out.fill_null("{}") if field.dynamic else out
 
 

@@ -9,7 +9,6 @@ from core.clock import HybridClock
 from core.errors import InvalidArgument, NotYet, PartitionNotFound, SchemaMismatch, TooLarge
 from core.failpoints import failpoint
 from core.limits import INSERT_BYTES_MAX
-from core.types import TYPES, DataType
 from engine.filter import Filter
 from proxy.call import Call, Handlers
 from proxy.filters import checked, template_values
@@ -45,10 +44,10 @@ class Writes:
     async def insert(self, request: Any, call: Call) -> Any:
         """With explicit keys an insert has upsert meaning: a key is unique, the last write wins."""
         collection = self._collection(request, call)
-        primary, rows = collection.schema.primary, _checked_rows(request)
+        primary, rows = collection.schema.primary, _checked_rows(request, call)
         keys = await self._ids.keys(primary, rows) if primary.auto_id else None
         kind = INSERT if primary.auto_id else UPSERT
-        reply = await self._write(collection, request, keys, kind)
+        reply = await self._write(collection, request, call, keys, kind)
         reply.insert_cnt = rows
         return reply
 
@@ -57,11 +56,11 @@ class Writes:
         if request.partial_update or request.field_ops:
             raise NotYet("upsert with partial_update is not served by this version yet: send whole rows")
         collection = self._collection(request, call)
-        _checked_rows(request)
+        _checked_rows(request, call)
         primary = collection.schema.primary.name
         if all(data.field_name != primary for data in request.fields_data):
             raise InvalidArgument(f"must assign pk when upsert, primary field: {primary}")
-        reply = await self._write(collection, request, None, UPSERT)
+        reply = await self._write(collection, request, call, None, UPSERT)
         reply.upsert_cnt = request.num_rows
         return reply
 
@@ -73,11 +72,10 @@ class Writes:
             raise NotYet("namespaces are not served by this version yet")
         return collection
 
-    async def _write(self, collection: Collection, request: Any, keys: pa.Array | None, kind: int) -> Any:
+    async def _write(self, collection: Collection, request: Any, call: Call, keys: pa.Array | None, kind: int) -> Any:
         partition = _partition(collection, request.partition_name)
         writer = Writer(collection, self._clock.now(), self._log.record_bytes_max)
-        size = _estimated_bytes(collection, request.num_rows)
-        keys, entries = await self._threads.run(size, _entries, writer, request, keys, kind, partition)
+        keys, entries = await self._threads.run(call.bytes, _entries, writer, request, keys, kind, partition)
         await self._append(entries)
         reply = milvus.MutationResult(
             status=ok(), acknowledged=True, timestamp=writer.timestamp, succ_index=range(request.num_rows)
@@ -122,12 +120,12 @@ class Writes:
         return (await self._query.rows(selection, (), call)).pks
 
 
-def _checked_rows(request: Any) -> int:
+def _checked_rows(request: Any, call: Call) -> int:
     if request.num_rows < 1:
         raise InvalidArgument("num_rows should be greater than 0: invalid parameter[expected=> 0][actual=0]")
-    # Every column brings a value or a mark per row, so a larger number can only be wrong.
-    if request.num_rows > INSERT_BYTES_MAX:
-        raise TooLarge(f"num_rows {request.num_rows} is more than one request can hold: send fewer")
+    # A vector takes at least a byte, so more rows than bytes can only be wrong.
+    if request.num_rows > call.bytes:
+        raise InvalidArgument(f"num_rows {request.num_rows} is more than the request holds")
     return request.num_rows
 
 
@@ -153,13 +151,3 @@ def _partition(collection: Collection, name: str) -> Partition | None:
     if partition is None:
         raise PartitionNotFound(name or DEFAULT_PARTITION)
     return partition
-
-
-def _estimated_bytes(collection: Collection, rows: int) -> int:
-    """Of the fixed-size columns, and a word for each of the others."""
-    width = 0
-    for field in collection.schema.fields:
-        bits = field.dim if field.type is DataType.BINARY_VECTOR else 0
-        size = TYPES[field.type].numpy
-        width += bits // 8 if bits else (field.dim or 1) * (size.itemsize if size else 64)
-    return width * rows

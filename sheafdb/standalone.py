@@ -67,7 +67,7 @@ def storage_metrics() -> StorageMetrics:
 
 
 class Standalone:
-    """A serving database. Made by ``open``; ``failed`` gets the exception of a part that dies."""
+    """A serving database. Made by ``open``; ``failed`` is done once a part of it has died (and was logged)."""
 
     def __init__(self, settings: Settings, store: Store, scratch: Path) -> None:
         self._settings = settings

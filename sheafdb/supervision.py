@@ -18,8 +18,8 @@ class Supervisor:
     """
 
     def __init__(self) -> None:
-        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Gets the exception of the first task that dies; cancelled by ``close``."""
+        self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Gets the name of the first task that dies; cancelled by ``close``."""
         self._task = asyncio.create_task(self._watch(), name="supervisor")
 
     def close(self) -> None:
@@ -39,10 +39,9 @@ class Supervisor:
             known = asyncio.all_tasks()
 
     def _report(self, task: asyncio.Task) -> None:
-        error = task.exception()
-        log.error("background task died", task=task.get_name(), exc_info=error)
-        if error is not None and not self.failed.done():
-            self.failed.set_exception(error)
+        log.error("background task died", task=task.get_name(), exc_info=task.exception())
+        if not self.failed.done():
+            self.failed.set_result(task.get_name())
 
 
 def _unnoticed(task: asyncio.Task) -> bool:

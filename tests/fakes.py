@@ -279,6 +279,9 @@ class FakeCoordinator:
     async def stats(self, collection: CollectionId) -> roles.CollectionStats:
         return roles.CollectionStats(self.sealed)
 
+    async def report_bad_index(self, shard: ShardId, segment: Any, object_name: str) -> None:
+        self.asked.append(("bad index", object_name))
+
 
 class FakeQueryNode:
     """``QueryNode`` that replays the log for every read and scans all rows. ``fail`` is raised by the next read."""

@@ -328,3 +328,24 @@ def plausible_search(request: Any, rng: random.Random) -> None:
         ("iterator", rng.choice(("True", ""))),
     ):
         request.search_params.add(key=k, value=v)
+
+
+async def test_row_counts_that_lie(target: Target) -> None:
+    for rows in (3, 2**20, 2**32 - 1):
+        request = insert(1)
+        request.num_rows = rows
+        assert (await target.status("Insert", request)).code == 1100
+
+
+async def test_a_default_is_not_multiplied_without_end(target: Target) -> None:
+    schema = MilvusClient.create_schema()
+    schema.add_field("id", DataType.INT64, is_primary=True, auto_id=True)
+    schema.add_field("text", DataType.VARCHAR, max_length=60_000, default_value="x" * 60_000)
+    schema.add_field("bits", DataType.BINARY_VECTOR, dim=8)
+    assert (await target.status("CreateCollection", Prepare.create_collection_request("d", schema))).code == 0
+    request = milvus_pb2.InsertRequest(collection_name="d", num_rows=1_000_000)
+    bits = request.fields_data.add(type=DataType.BINARY_VECTOR.value, field_name="bits")
+    bits.vectors.dim = 8
+    bits.vectors.binary_vector = bytes(1_000_000)
+    status = await target.status("Insert", request)
+    assert (status.code, "default of field text" in status.reason) == (1102, True)
