@@ -79,8 +79,16 @@ class Leadership:
             except Fenced:
                 log.warning("coordinator lost its lease", node=self._node)
                 await self._resign()
+                await self._try_again()
             except SheafError as e:
                 log.warning("leader's heartbeat failed", node=self._node, error=str(e))
+
+    async def _try_again(self) -> None:
+        """At once: after a pause of this process, most likely nobody else wants to lead."""
+        try:
+            await self._campaign()
+        except SheafError as e:
+            log.warning("campaign failed", node=self._node, error=str(e))
 
     async def _resign(self) -> None:
         if self._authority is None:

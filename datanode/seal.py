@@ -1,5 +1,6 @@
 """Seals what is buffered of a shard: segments and tombstones into the object store, then one commit."""
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,10 +107,14 @@ async def _store(
     schema = collection.schema
     needed = await resources.key_filters.needed(manifest.segments, schema.primary.id, reduced.kills)
     kills = reduced.kills.filter(needed)
-    segments = [
-        await _store_segment(resources, collection, shard, partition, rows)
-        for partition, rows in reduced.survivors.items()
-    ]
+    stores = (_store_segment(resources, collection, shard, p, rows) for p, rows in reduced.survivors.items())
+    # All run to their end: none may go on writing after the seal has failed.
+    results = await asyncio.gather(*stores, return_exceptions=True)
+    segments: list[Segment] = []
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+        segments.append(result)
     tombstones = await store_tombstones(resources, collection, shard, kills) if len(kills.keys) else None
     return Outcome(tuple(segments), tombstones)
 

@@ -123,4 +123,5 @@ def _status(shard: ShardState) -> ShardStatus:
         sum(s.rows for s in sealed),
         shard.growing.rows,
         sum(s.bytes for s in sealed) + shard.growing.bytes,
+        failure=str(shard.failure or ""),
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import InvalidArgument, SheafError, StartRefused
-from sheafdb import __version__, memory
+from sheafdb import __version__, process
 
 if TYPE_CHECKING:
     from sheafdb.config import Configuration
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _standalone(arguments: argparse.Namespace) -> int:
     settings = _load(arguments).settings
-    memory.return_what_is_free()
+    process.prepare()
     # What imports make stays for good; looking for garbage among it takes a sixth of the start-up time.
     gc.disable()
     # structlog imports rich, where that is installed, for tracebacks in colour that nobody reads: 30 ms.

@@ -150,7 +150,7 @@ def test_rpcs_of_later_versions_say_so(house: House, client: MilvusClient) -> No
         lambda: client.create_database("d"),
         lambda: client.add_collection_field("c", "f", DataType.INT64, nullable=True),
         lambda: client.rename_collection("a", "b"),
-        lambda: client.get_replicate_configuration(),
+        client.get_replicate_configuration,
     ):
         with pytest.raises(MilvusException, match="not served by this version") as e:
             call()
