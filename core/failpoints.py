@@ -11,7 +11,7 @@ import signal
 NAMES = (
     "write.before_append",  # proxy: validated, nothing in the log
     "write.appended",  # proxy: durable in the log, not acknowledged
-    "log.before_commit",  # embedded log: rows written, transaction open
+    "log.before_commit",  # embedded log: nothing durable yet (many records: written, transaction open)
     "log.committed",  # embedded log: durable, nobody told
     "seal.before_put",  # data node: segment file built, not in the object store
     "seal.before_commit",  # data node: objects durable, manifest not changed
