@@ -22,7 +22,7 @@ from pymilvus import DataType, MilvusClient
 from tests.e2e.tables import create, vector_field
 from tests.server import TINY, Server
 
-EXAMPLES = int(os.environ.get("SHEAFDB_MODEL_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("SHEAFDB_MODEL_EXAMPLES", "20"))
 STEPS = 40
 DIM = 4
 _names = (f"m{n}" for n in itertools.count())
