@@ -70,8 +70,9 @@ def _loaded(shard: ShardState, partitions: tuple[PartitionId, ...]) -> bool:
         raise CollectionNotLoaded(shard.collection.name)
     if shard.ready and shard.covers(partitions):
         return True
-    if shard.failure:
-        raise shard.failure
+    # What the log can't give back would keep the shard from ever being ready.
+    if failure := shard.failure or shard.consumed.failure:
+        raise failure
     return False
 
 
