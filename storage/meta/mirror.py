@@ -74,12 +74,16 @@ class Mirror(Generic[T]):
         self._apply(events, revision)
 
     async def _follow(self) -> None:
+        gap = False
         while True:
             try:
+                if gap:
+                    await self._relist()
+                    gap = False
                 async for events in self._meta.watch(self._prefix, self.revision):
                     self._apply(events, events[-1].revision)
             except WatchCompacted:
-                await self._relist()
+                gap = True
             except Unavailable as e:
                 log.warning("metadata watch lost, resuming", prefix=self._prefix, error=str(e))
                 await asyncio.sleep(0.2)

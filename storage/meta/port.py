@@ -1,6 +1,6 @@
 """The contract of the metadata store."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -52,7 +52,8 @@ class Delete:
 class MetaStore(Protocol):
     """Linearizable key-value store with one revision counter for all keys.
 
-    Keys are ``/``-separated ASCII paths without a leading slash; values up to 1 MB.
+    Keys are ``/``-separated ASCII paths without a leading slash; values up to 1 MB. A commit has at most
+    128 conditions, 128 writes and 1.25 MB (``storage.meta.writes``).
     Errors: ``Conflict``, ``WatchCompacted``, ``DiskFull``, ``Corrupted``, ``Unavailable``
     (for ``commit``: may or may not have happened).
     """
@@ -67,17 +68,19 @@ class MetaStore(Protocol):
         """All writes at once, if all conditions hold; durable when it returns the new revision.
 
         Raises ``Conflict`` (naming the key) and changes nothing otherwise. A key may be written
-        once per commit.
+        once per commit. Raises ``Fenced`` when a lease that is written with has ended, ``TooLarge``.
         """
         ...
 
-    def watch(self, prefix: str, after: Revision) -> AsyncIterator[Sequence[Event]]:
+    def watch(self, prefix: str, after: Revision) -> AsyncGenerator[Sequence[Event], None]:
         """Every change below a prefix with ``revision > after``, in order, one batch per commit,
         for ever. Raises ``WatchCompacted`` when the history is gone: list again."""
         ...
 
     async def grant(self, ttl_s: float) -> int:
-        """A new lease (> 0). It ends ``ttl_s`` after the last ``keep_alive``, and its keys with it."""
+        """A new lease (> 0). It ends ``ttl_s`` after the last ``keep_alive``, and its keys with it.
+
+        Never sooner; a backend may count in whole seconds and need a little longer."""
         ...
 
     async def keep_alive(self, lease: int) -> None:

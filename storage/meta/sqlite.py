@@ -1,7 +1,6 @@
 """The embedded metadata store: one SQLite file, one thread, watches and leases in memory."""
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -10,16 +9,14 @@ from typing import TypeVar
 
 import structlog
 
-from core.errors import Fenced, InvalidArgument, SheafError, TooLarge, Unavailable
+from core.errors import Fenced, SheafError, Unavailable
 from core.ids import Revision
 from storage.meta.history import History
 from storage.meta.kv_file import Commit, KvFile
 from storage.meta.leases import Leases
 from storage.meta.port import Condition, Delete, Event, Item, Put
+from storage.meta.writes import check_commit
 
-VALUE_BYTES_MAX = 1024 * 1024
-KEY = re.compile(r"[!-.0-~][!-~]*")
-"""Printable ASCII without spaces, no slash in front."""
 REVOKE_RETRY_S = 1.0
 T = TypeVar("T")
 
@@ -56,7 +53,7 @@ class SqliteMeta:
         return await self._run(partial(self._file.list, prefix))
 
     async def commit(self, conditions: Sequence[Condition], writes: Sequence[Put | Delete]) -> Revision:
-        _check_writes(writes)
+        check_commit(conditions, writes)
         for write in writes:
             if isinstance(write, Put) and write.lease and not self._leases.alive(write.lease):
                 raise Fenced(f"lease {write.lease} of key {write.key} has ended")
@@ -131,15 +128,3 @@ class SqliteMeta:
             except SheafError as e:
                 log.warning("keys of an ended lease are still there", lease=lease, error=str(e))
                 await asyncio.sleep(REVOKE_RETRY_S)
-
-
-def _check_writes(writes: Sequence[Put | Delete]) -> None:
-    keys: set[str] = set()
-    for write in writes:
-        if not KEY.fullmatch(write.key):
-            raise InvalidArgument(f"not a metadata key: {write.key!r}")
-        if write.key in keys:
-            raise InvalidArgument(f"metadata key {write.key} is written twice in one commit")
-        keys.add(write.key)
-        if isinstance(write, Put) and len(write.value) > VALUE_BYTES_MAX:
-            raise TooLarge(f"value of {len(write.value)} bytes under {write.key}, at most {VALUE_BYTES_MAX} fit")
