@@ -3,33 +3,26 @@
 import asyncio
 import fcntl
 import os
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 import structlog
 
-from core.catalog import Cluster
 from core.errors import StartRefused
 from core.settings import LogSettings
-from storage.identity import Identity
+from storage.identity import PROPERTY, Place, establish, records_in
 from storage.log.sqlite import SqliteLog
 from storage.meta.sqlite import SqliteMeta
-from storage.objects.folder import FolderObjects
+from storage.objects.folder import FolderObjects, sync
+from storage.objects.port import ObjectStore
+from storage.store import Store
+
+__all__ = ["Store", "open_store"]
+
+ADVICE = "restore the folder, or start with another data folder"
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class Store:
-    """The open backends. ``close`` ends them and frees the folder."""
-
-    meta: SqliteMeta
-    log: SqliteLog
-    objects: FolderObjects
-    cluster: Cluster
-    close: Callable[[], Awaitable[None]]
 
 
 async def open_store(folder: Path, log_settings: LogSettings) -> Store:
@@ -38,17 +31,19 @@ async def open_store(folder: Path, log_settings: LogSettings) -> Store:
     Raises ``StartRefused`` when another process has it, when a part of it is missing or belongs to
     another cluster, or when a newer version wrote it; ``Corrupted`` naming a damaged file.
     """
+    meta_path, log_path, root = folder / "meta.db", folder / "log.db", folder / "objects"
     async with AsyncExitStack() as stack:
         lock = await asyncio.to_thread(_lock, folder)
         stack.callback(os.close, lock)
-        identity = await asyncio.to_thread(Identity, folder)
-        meta = await SqliteMeta.open(identity.meta_path)
+        await asyncio.to_thread(_demand_whole, root, meta_path, log_path)
+        meta = await SqliteMeta.open(meta_path)
         stack.push_async_callback(meta.close)
-        records = await SqliteLog.open(identity.log_path, log_settings.channels, log_settings.record_bytes_max)
+        records = await SqliteLog.open(log_path, log_settings.channels, log_settings.record_bytes_max)
         stack.push_async_callback(records.close)
-        objects = await asyncio.to_thread(FolderObjects, identity.objects)
+        objects = await asyncio.to_thread(FolderObjects, root)
         stack.push_async_callback(objects.close)
-        await identity.check(meta, records)
+        places = (_place_of_log(records, str(log_path)), _place_of_objects(objects, root))
+        cluster = await establish(meta, str(meta_path), places, ADVICE)
         if records.channels != log_settings.channels:
             log.warning(
                 "log.channels is fixed when a store is created",
@@ -56,8 +51,48 @@ async def open_store(folder: Path, log_settings: LogSettings) -> Store:
                 store=records.channels,
                 settings=log_settings.channels,
             )
-        return Store(meta, records, objects, identity.cluster, stack.pop_all().aclose)
+        return Store(meta, records, objects, cluster, stack.pop_all().aclose)
     raise AssertionError("an exit stack without suppressing callbacks")
+
+
+def _demand_whole(root: Path, *files: Path) -> None:
+    """Before anything is opened, which would create it: objects are never there without the files."""
+    with suppress(FileNotFoundError):
+        there = next((path for path in sorted(root.iterdir()) if path.name != ".tmp"), None)
+        for path in files if there else ():
+            if not path.exists() or path.stat().st_size == 0:
+                raise StartRefused(f"{path} is missing or empty, but {there} is there; {ADVICE}")
+
+
+def _place_of_log(records: SqliteLog, name: str) -> Place:
+    return Place(
+        name,
+        partial(records.property, PROPERTY),
+        partial(records.set_property, PROPERTY),
+        partial(records_in, records, name),
+    )
+
+
+def _place_of_objects(objects: ObjectStore, root: Path) -> Place:
+    file = root / f".{PROPERTY}"
+
+    def read() -> bytes | None:
+        return file.read_bytes() if file.exists() else None
+
+    def write(value: bytes) -> None:
+        """Durable and whole, also in a crash."""
+        temporary = file.with_name(f"{file.name}.new")
+        temporary.write_bytes(value)
+        sync(temporary)
+        temporary.replace(file)
+        sync(root)
+
+    async def used() -> str:
+        async for info in objects.list(""):
+            return str(root / info.name)
+        return ""
+
+    return Place(str(file), partial(asyncio.to_thread, read), partial(asyncio.to_thread, write), used)
 
 
 def _lock(folder: Path) -> int:

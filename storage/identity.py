@@ -1,131 +1,178 @@
-"""The identity of an embedded store: one cluster id, kept in each of its three parts.
+"""The identity of a store: one cluster id, kept in the metadata store, the log and the object store.
 
-A part that was lost, emptied or swapped would otherwise look like an empty store. The object folder's
-``.cluster`` is written first, marked as creating, and last, without the mark: in between the store
-has no data, and whoever opens it goes on creating; afterwards every part has to be there.
+A part that was lost, emptied or swapped would otherwise look like an empty store. The metadata store
+decides, as it has transactions:
+
+1. ``CLUSTER_CREATING`` is put, if nothing is anywhere: from here on the id is chosen.
+2. The other places get it.
+3. ``CLUSTER`` is put and ``CLUSTER_CREATING`` deleted in one commit: from here on every place has it.
+
+Any process may do any step, and several may do one at once: all write the same id. What a crash left
+half done, the next start completes. Nobody uses the store before step 3.
 """
 
-import os
 import uuid
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 import orjson
+from google.protobuf.message import DecodeError
 
 from core.catalog import Cluster
-from core.errors import StartRefused
+from core.errors import Conflict, StartRefused, Unavailable
 from core.ids import Channel, Revision
 from storage import keys
 from storage.log.port import Log
-from storage.log.sqlite import SqliteLog
-from storage.meta.port import Condition, MetaStore, Put
-from storage.objects.folder import sync
+from storage.meta.port import Condition, Delete, MetaStore, Put
 
 FORMAT = 1
 """Of the store as a whole. A newer one is refused."""
 PROPERTY = "cluster"
-"""Where the log's file keeps the identity."""
+"""The name under which a place keeps the identity."""
+ROUNDS = 20
+"""Each but two is another process's progress."""
 
 
-class Identity:
-    """``cluster``: the store's; ``creating``: its creation was never completed. Blocking constructor.
+@dataclass(frozen=True)
+class Place:
+    """Where the identity is kept besides the metadata store.
 
-    Raises ``StartRefused`` if the folder cannot be a whole store of this version.
-    """
+    name: for messages. used: what it holds besides an identity, "" = nothing: only an empty place is
+    taken for a new store."""
 
-    def __init__(self, folder: Path) -> None:
-        self.meta_path, self.log_path, self.objects = folder / "meta.db", folder / "log.db", folder / "objects"
-        self._file = self.objects / ".cluster"
-        try:
-            content = self._file.read_bytes()
-        except FileNotFoundError:
-            self._begin()
+    name: str
+    read: Callable[[], Awaitable[bytes | None]]
+    write: Callable[[bytes], Awaitable[None]]
+    used: Callable[[], Awaitable[str]]
+
+
+async def establish(meta: MetaStore, name: str, places: Sequence[Place], advice: str) -> Cluster:
+    """The store's identity, which every place has; a new store is given one.
+
+    name: of the metadata store. advice: what an operator can do about a refusal.
+    Raises ``StartRefused`` when the places do not belong together, or were written by a newer version."""
+    identity = _Identity(meta, name, places, advice)
+    for _ in range(ROUNDS):
+        if cluster := await identity.step():
+            return cluster
+    raise Unavailable(f"{name}: the cluster's identity keeps changing")
+
+
+class _Identity:
+    def __init__(self, meta: MetaStore, name: str, places: Sequence[Place], advice: str) -> None:
+        self._meta, self._name, self._places, self._advice = meta, name, places, advice
+
+    async def step(self) -> Cluster | None:
+        """One step towards a complete store; its identity once it is one."""
+        # The metadata store first: what it says was complete is found complete in the other places.
+        complete, creating = await self._read()
+        held = [(place, self._decode(place.name, await place.read())) for place in self._places]
+        if complete:
+            for place, found in held:
+                self._demand(place, found, complete)
+            return complete
+        if creating is None:
+            await self._begin([(place, found) for place, found in held if found])
         else:
-            self.cluster, self.creating = self._parse(content)
-        if not self.creating:
-            for path in (self.meta_path, self.log_path):
-                if not path.exists() or path.stat().st_size == 0:
-                    raise StartRefused(
-                        f"{path} is missing or empty, but {self._file} says that cluster {self.cluster.id} lives here;"
-                        " restore the file, or start with another data folder"
-                    )
+            await self._spread(*creating, held)
+        return None
 
-    def _begin(self) -> None:
-        """Chooses an identity for a folder that holds nothing yet."""
-        others = [p for p in (self.meta_path, self.log_path) if p.exists()]
-        if self.objects.exists():
-            others += [p for p in self.objects.iterdir() if not p.name.startswith(".")]
-        if others:
-            raise StartRefused(
-                f"{self._file} is missing, but {others[0]} is there: objects were lost or belong to something else;"
-                " restore the folder, or start with another data folder"
-            )
-        self.cluster, self.creating = Cluster(uuid.uuid4().hex, FORMAT), True
-        self.objects.mkdir(parents=True, exist_ok=True)
-        self._write()
-        sync(self.objects.parent)
+    async def _read(self) -> tuple[Cluster | None, tuple[Cluster, Revision] | None]:
+        """(identity of a complete store, identity of one that is being created and its revision)."""
+        # In this order: the two change together, so that an identity is never missed.
+        creating, complete = await self._meta.get(keys.CLUSTER_CREATING), await self._meta.get(keys.CLUSTER)
+        begun = self._decode(self._name, creating.value) if creating else None
+        return (
+            self._decode(self._name, complete.value) if complete else None,
+            (begun, creating.revision) if creating and begun else None,
+        )
 
-    def _write(self) -> None:
-        """Durable and whole, also in a crash."""
-        temporary = self._file.with_name(".cluster.new")
-        content = {"cluster": self.cluster.id, "format": self.cluster.format, "creating": self.creating}
-        temporary.write_bytes(orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE))
-        sync(temporary)
-        os.replace(temporary, self._file)
-        sync(self.objects)
-
-    def _parse(self, content: bytes) -> tuple[Cluster, bool]:
-        try:
-            value = orjson.loads(content)
-            cluster, creating = Cluster(value["cluster"], value["format"]), value["creating"]
-        except (orjson.JSONDecodeError, KeyError, TypeError) as e:
-            raise StartRefused(f"{self._file} is damaged ({e!r}); restore it from a backup") from e
-        self._check_format(self._file, cluster.format)
-        if not isinstance(creating, bool) or not isinstance(cluster.id, str):
-            raise StartRefused(f"{self._file} is damaged: {value!r}; restore it from a backup")
-        return cluster, creating
-
-    def _check_format(self, path: Path, found: object) -> None:
-        if not isinstance(found, int) or not 1 <= found <= FORMAT:
-            raise StartRefused(
-                f"{path} has format {found}, this version reads up to {FORMAT}; start the version that wrote it"
-            )
-
-    async def check(self, meta: MetaStore, log: SqliteLog) -> None:
-        """Compares what the two files say; completes a creation."""
-        item = await meta.get(keys.CLUSTER)
-        self._compare(self.meta_path, item.value if item else None)
-        value = await log.property(PROPERTY)
-        self._compare(self.log_path, value)
-        if not self.creating:
-            return
-        if await _holds_data(meta, log):
-            raise StartRefused(f"{self._file} says that the store was never completed, but it holds data")
-        if value is None:
-            await log.set_property(PROPERTY, keys.encode(self.cluster))
-        if item is None:
-            put = Put(keys.CLUSTER, keys.encode(self.cluster))
-            await meta.commit([Condition(keys.CLUSTER, Revision(0))], [put])
-        self.creating = False
-        self._write()
-
-    def _compare(self, path: Path, value: bytes | None) -> None:
-        if value is None:
-            if self.creating:
+    async def _begin(self, held: Sequence[tuple[Place, Cluster]]) -> None:
+        """Chooses an identity for a store that holds nothing yet."""
+        complaint = ""
+        if held:
+            place, found = held[0]
+            complaint = f"{self._name} has no cluster id, but {place.name} belongs to cluster {found.id}"
+        elif used := await self._used():
+            complaint = f"nothing has a cluster id, but {used} is there: it was lost, or this belongs to something else"
+        if complaint:
+            if await self._read() != (None, None):
+                # Another process began in the meantime.
                 return
+            raise StartRefused(f"{complaint}; {self._advice}")
+        new = Cluster(uuid.uuid4().hex, FORMAT)
+        absent = [Condition(key, Revision(0)) for key in (keys.CLUSTER, keys.CLUSTER_CREATING)]
+        await self._commit(absent, [Put(keys.CLUSTER_CREATING, keys.encode(new))])
+
+    async def _used(self) -> str:
+        items, _ = await self._meta.list("")
+        if items:
+            return f"{items[0].key} in {self._name}"
+        for place in self._places:
+            if used := await place.used():
+                return used
+        return ""
+
+    async def _spread(self, cluster: Cluster, revision: Revision, held: Sequence[tuple[Place, Cluster | None]]) -> None:
+        for place, found in held:
+            if found:
+                self._demand(place, found, cluster)
+            else:
+                await place.write(_encode(cluster))
+        conditions = [Condition(keys.CLUSTER_CREATING, revision), Condition(keys.CLUSTER, Revision(0))]
+        await self._commit(conditions, [Put(keys.CLUSTER, keys.encode(cluster)), Delete(keys.CLUSTER_CREATING)])
+
+    async def _commit(self, conditions: Sequence[Condition], writes: Sequence[Put | Delete]) -> None:
+        try:
+            await self._meta.commit(conditions, writes)
+        except Conflict:
+            # Another process did this step, or one after it.
+            return
+
+    def _demand(self, place: Place, found: Cluster | None, expected: Cluster) -> None:
+        if found is None:
             raise StartRefused(
-                f"{path} has no cluster id, expected {self.cluster.id} as in {self._file}: it was emptied or replaced;"
-                " restore the file, or start with another data folder"
+                f"{place.name} has no cluster id, expected {expected.id} as in {self._name}:"
+                f" it was emptied or replaced; {self._advice}"
             )
+        if found.id != expected.id:
+            raise StartRefused(
+                f"{place.name} belongs to cluster {found.id}, {self._name} to {expected.id}:"
+                f" two stores are mixed; {self._advice}"
+            )
+
+    def _decode(self, name: str, value: bytes | None) -> Cluster | None:
+        if value is None:
+            return None
+        try:
+            found = _parse(value)
+        except (DecodeError, orjson.JSONDecodeError, KeyError, TypeError, ValueError) as e:
+            raise StartRefused(f"{name} is damaged: its cluster id cannot be read ({e!r}); {self._advice}") from e
+        if not 1 <= found.format <= FORMAT:
+            raise StartRefused(
+                f"{name} has format {found.format}, this version reads up to {FORMAT}; start the version that wrote it"
+            )
+        return found
+
+
+def _encode(cluster: Cluster) -> bytes:
+    """JSON: an operator reads it, in a bucket or folder, without our help."""
+    return orjson.dumps({"cluster": cluster.id, "format": cluster.format}, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _parse(value: bytes) -> Cluster:
+    if not value.lstrip().startswith(b"{"):
+        # The metadata store's form, which logs of the first version hold too.
         found = keys.decode(Cluster, value)
-        self._check_format(path, found.format)
-        if found.id != self.cluster.id:
-            raise StartRefused(
-                f"{path} belongs to cluster {found.id}, {self._file} to {self.cluster.id}: two stores are mixed;"
-                " put the right file back"
-            )
+    else:
+        fields = orjson.loads(value)
+        found = Cluster(fields["cluster"], fields["format"])
+    if not isinstance(found.id, str) or not found.id or not isinstance(found.format, int):
+        raise ValueError(f"{found}")
+    return found
 
 
-async def _holds_data(meta: MetaStore, log: Log) -> bool:
-    items, _ = await meta.list("")
+async def records_in(log: Log, name: str) -> str:
+    """What ``Place.used`` says of a log."""
     ends = await log.end([Channel(c) for c in range(log.channels)])
-    return any(ends) or any(i.key != keys.CLUSTER for i in items)
+    return f"a record in channel {next(c for c, end in enumerate(ends) if end)} of {name}" if any(ends) else ""

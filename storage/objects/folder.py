@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from core.errors import DiskFull, InvalidArgument, ObjectNotFound, Unavailable
-from storage.objects.port import ObjectInfo
+from storage.objects.port import ObjectInfo, check_name
 from storage.reserve import demand_room
 
 THREADS = 4
 LIST_STEP = 512
-SEGMENT_BYTES_MAX = 255
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 """What a look-up raises for a name under which no object is."""
@@ -85,9 +84,7 @@ class FolderObjects:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def _path(self, name: str) -> Path:
-        parts = name.split("/")
-        if any(not p or p[0] == "." or "\0" in p or len(p.encode()) > SEGMENT_BYTES_MAX for p in parts):
-            raise InvalidArgument(f"not an object name: {name!r}")
+        check_name(name)
         return self.root / name
 
     # --- in a thread -----------------------------------------------------------------------

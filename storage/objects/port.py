@@ -5,6 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from core.errors import InvalidArgument
+
+PART_BYTES_MAX = 255
+"""A part of a name is a file's name where the store is a folder."""
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
@@ -44,3 +49,11 @@ class ObjectStore(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+def check_name(name: str) -> None:
+    """Raises ``InvalidArgument`` unless the name is a relative path; parts that begin with a dot are
+    the store's own."""
+    parts = name.split("/")
+    if any(not p or p[0] == "." or "\0" in p or len(p.encode()) > PART_BYTES_MAX for p in parts):
+        raise InvalidArgument(f"not an object name: {name!r}")

@@ -1,0 +1,20 @@
+"""What the roles of a process stand on."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from core.catalog import Cluster
+from storage.log.port import Log
+from storage.meta.port import MetaStore
+from storage.objects.port import ObjectStore
+
+
+@dataclass(frozen=True)
+class Store:
+    """The open backends of one cluster. ``close`` ends them and frees what they hold."""
+
+    meta: MetaStore
+    log: Log
+    objects: ObjectStore
+    cluster: Cluster
+    close: Callable[[], Awaitable[None]]
