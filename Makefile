@@ -3,10 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := core engine storage rpc proxy coordinator querynode datanode indexnode sheafdb bench examples tests scripts
 
-.PHONY: help demo test check bench docs proto format clean
+.PHONY: help demo cluster servers test check bench docs proto format clean
 
 help:
 	@echo "make demo    a guided tour on real data (a minute)"
+	@echo "make cluster Kafka, etcd, MinIO and five roles on this machine (CLUSTER_ARGS for options)"
+	@echo "make servers installs Kafka, etcd, MinIO and Toxiproxy into a cache folder (once: three minutes)"
 	@echo "make test    all tests"
 	@echo "make check   format, lint, types, import rules, generated files"
 	@echo "make bench   speed and memory, written to docs/performance.md (BENCH_ARGS for options)"
@@ -26,7 +28,13 @@ help:
 demo: .venv/installed
 	@$(BIN)/python examples/demo.py
 
-test: .venv/installed
+cluster: .venv/installed
+	@$(BIN)/python -m sheafdb.cluster --folder .cluster $(CLUSTER_ARGS)
+
+servers: .venv/installed
+	@$(BIN)/python -m sheafdb.servers
+
+test: .venv/installed servers
 	$(BIN)/python -m pytest
 
 check: .venv/installed
@@ -50,5 +58,5 @@ format: .venv/installed
 	$(BIN)/ruff format $(SOURCES)
 
 clean:
-	rm -rf .venv .demo build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache bench-results
+	rm -rf .venv .demo .cluster build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache bench-results
 	find . -name __pycache__ -prune -exec rm -rf {} +

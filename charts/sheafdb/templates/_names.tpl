@@ -1,4 +1,4 @@
-{{- define "sheafdb.name" -}}{{ printf "%s-sheafdb" .Release.Name | trunc 63 | trimSuffix "-" }}{{- end }}
+{{- define "sheafdb.name" -}}{{ printf "%s-sheafdb" .Release.Name | trunc 50 | trimSuffix "-" }}{{- end }}
 {{- define "sheafdb.selector" -}}
 app.kubernetes.io/name: sheafdb
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -7,4 +7,31 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ include "sheafdb.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+{{- define "sheafdb.image" -}}{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{- end }}
+
+{{- define "sheafdb.probes" -}}
+startupProbe:
+  httpGet: {path: /readyz, port: metrics}
+  periodSeconds: 2
+  failureThreshold: 150
+readinessProbe:
+  httpGet: {path: /readyz, port: metrics}
+  periodSeconds: 5
+livenessProbe:
+  httpGet: {path: /healthz, port: metrics}
+  periodSeconds: 10
+  failureThreshold: 6
+{{- end }}
+
+{{- define "sheafdb.scheduling" -}}
+{{- with .Values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}

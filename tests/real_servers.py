@@ -1,0 +1,82 @@
+"""Fixtures with the real servers: one process of each per session, started when a test first asks for it.
+
+They are shared: a test takes names of its own (topics, key prefixes, buckets), and one that kills a
+server starts its own. Absent servers are installed, never skipped, and before the first test, so that
+no test's time is spent on it.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from sheafdb.servers import Etcd, Kafka, LocalServer, Minio, Toxiproxy, install
+from sheafdb.servers.progress import shown
+
+S = TypeVar("S", bound=LocalServer)
+
+FIXTURES = {
+    "kafka_server": ["kafka"],
+    "etcd_server": ["etcd"],
+    "minio_server": ["minio"],
+    "toxiproxy_server": ["toxiproxy"],
+    "installed_servers": ["kafka", "etcd", "minio", "toxiproxy"],
+}
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Installs what the collected tests ask for."""
+    asked = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    if (
+        names := {name for fixture in asked & FIXTURES.keys() for name in FIXTURES[fixture]}
+    ) and not session.config.option.collectonly:
+        _install(session.config, *names)
+
+
+@pytest.fixture(scope="session")
+def installed_servers(pytestconfig: pytest.Config) -> None:
+    """For tests that start their own."""
+    _install(pytestconfig, *FIXTURES["installed_servers"])
+
+
+@pytest.fixture(scope="session")
+def kafka_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Kafka]:
+    yield from _running(Kafka, tmp_path_factory.mktemp("kafka"), pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def etcd_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Etcd]:
+    yield from _running(Etcd, tmp_path_factory.mktemp("etcd"), pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def minio_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Minio]:
+    yield from _running(Minio, tmp_path_factory.mktemp("minio"), pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def toxiproxy_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Toxiproxy]:
+    yield from _running(Toxiproxy, tmp_path_factory.mktemp("toxiproxy"), pytestconfig)
+
+
+def _running(server: type[S], folder: Path, config: pytest.Config) -> Iterator[S]:
+    _install(config, server.name)
+    # A loop of its own that nobody else ever sees: servers are bound to none, and asyncio.run would
+    # take away the one that pytest-asyncio has set.
+    loop = asyncio.new_event_loop()
+    try:
+        running = loop.run_until_complete(server.start(folder))
+        try:
+            yield running
+        finally:
+            running.kill()
+    finally:
+        loop.close()
+
+
+def _install(config: pytest.Config, *names: str) -> None:
+    capture = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled(), shown() as say:
+        install(names, say)
