@@ -1,14 +1,15 @@
 """What a proxy asks a query node, and what it answers: one shard, one view, one reply."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from core.catalog import Consistency
-from core.ids import CollectionId, FieldId, PartitionId, ShardId
+from core.ids import CollectionId, FieldId, NodeId, PartitionId, SegmentId, ShardId
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,27 @@ class SearchReply:
     groups: pa.Array | None = None
 
 
+class PreparedSearch(Protocol):
+    """A search over one view of a shard of which only the vectors are still unknown."""
+
+    queries_max: int
+    """How many queries a request may have for the answer to be short work."""
+
+    def keep(self) -> None:
+        """The view holds it from now on, for as long as it lives itself: whoever wants to run it again
+        refers to it weakly, and so keeps no outdated view alive."""
+        ...
+
+    @property
+    def holds(self) -> bool:
+        """Whether the view is still the newest, and as fresh as the request wants it."""
+        ...
+
+    def search(self, requests: Sequence[np.ndarray]) -> list[SearchReply]:
+        """As ``QueryNode.search`` with the queries of each request, by the calling thread (any thread)."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryRequest(Read):
     """Rows by filter, in primary key order, at most ``limit`` of them (None = all).
@@ -104,8 +126,21 @@ class ShardPhase(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Holder:
+    """The sealed segments of a shard that one worker holds; bytes of their files."""
+
+    node: NodeId
+    segments: tuple[SegmentId, ...]
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class ShardStatus:
-    """State of one shard on a query node. ``failure``: why it cannot be loaded, "" while it may be."""
+    """State of one shard on the query node that leads it.
+
+    sealed_rows: wherever they are held. bytes: memory taken on this node. failure: why the shard
+    can't be loaded, "" while it may be. holders: the other nodes that hold a share of it.
+    """
 
     shard: ShardId
     phase: ShardPhase
@@ -115,3 +150,4 @@ class ShardStatus:
     growing_rows: int
     bytes: int
     failure: str = ""
+    holders: tuple[Holder, ...] = ()

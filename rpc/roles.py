@@ -12,7 +12,7 @@ from core.ids import CollectionId, FieldId, IndexId, NodeId, PartitionId, Revisi
 from core.manifest import IndexFile, ObjectRef
 from core.schema import Schema
 from core.types import DataType
-from rpc.reads import QueryReply, QueryRequest, SearchReply, SearchRequest, ShardStatus
+from rpc.reads import PreparedSearch, QueryReply, QueryRequest, SearchReply, SearchRequest, ShardStatus
 
 
 # --- catalog changes (DDL): what a proxy asks, decided by pure functions in coordinator/changes.py
@@ -57,12 +57,13 @@ class DropPartition:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """partitions: names; empty = the whole collection. Every vector field needs an index."""
+    """partitions: names; empty = the whole collection. Every vector field needs an index.
+    replicas: 0 = as many as are loaded, else one."""
 
     database: str
     collection: str
     partitions: tuple[str, ...] = ()
-    replicas: int = 1
+    replicas: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,8 @@ class Coordinator(Protocol):
         ...
 
     async def load_progress(self, collection: CollectionId, partitions: Sequence[PartitionId]) -> int:
-        """Percent of what is to be loaded that query nodes serve; 100 = searchable."""
+        """Percent of what is to be loaded that query nodes serve; 100 = searchable. Raises
+        ``LoadFailed`` when what is stored keeps a shard from ever being served."""
         ...
 
     async def flush(self, collection: CollectionId, timestamp: int) -> dict[ShardId, list[SegmentId]]:
@@ -199,6 +201,12 @@ class QueryNode(Protocol):
     async def search(self, request: SearchRequest) -> SearchReply:
         """Waits for the shard to be ready and for the consistency asked for, within the deadline.
         ``CollectionNotLoaded`` if the shard is not placed here."""
+        ...
+
+    def prepare(self, request: SearchRequest) -> PreparedSearch | None:
+        """The request's search without its queries (they may be empty), ready to be run by any thread;
+        None when each one has to be asked by ``search``. A node at the other end of a connection
+        always says None."""
         ...
 
     async def query(self, request: QueryRequest) -> QueryReply: ...

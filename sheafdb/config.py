@@ -35,11 +35,15 @@ class Configuration:
     origins: Mapping[str, str]
 
     def rows(self) -> list[tuple[str, Any, str]]:
-        """(dotted name, value, origin) of every setting, in the order of ``core.settings``."""
+        """(dotted name, value, origin) of every setting, in the order of ``core.settings``; secrets as ***."""
         return [
-            (name, getattr(getattr(self.settings, section), f.name), self.origins[name])
+            (name, _shown(f, getattr(getattr(self.settings, section), f.name)), self.origins[name])
             for name, (section, f) in declared().items()
         ]
+
+
+def _shown(f: Field[Any], value: Any) -> Any:
+    return "***" if f.metadata["secret"] and value else value
 
 
 @cache

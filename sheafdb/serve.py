@@ -1,37 +1,57 @@
-"""A standalone server as a process: event loop, signals, the ready line, the exit code."""
+"""A server as a process: event loop, signals, the ready line, the exit code."""
 
 import asyncio
 import gc
 import signal
-from pathlib import Path
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import uvloop
 
-from core.settings import Settings
-from sheafdb import __version__, logging
-from sheafdb.standalone import Standalone
+from core.settings import LogOutputSettings
+from sheafdb import logging, process
 
+GIVE_BACK_S = 10.0
+"""Pause between looks for memory that may go back to the system."""
 FAILED = 1
 """Exit code when a part of the server died; ``sheafdb.supervision`` has logged which."""
 
 
-def run(folder: Path, settings: Settings) -> int:
+class Server(Protocol):
+    """What a process serves. ``failed`` is done once a part of it has died."""
+
+    failed: asyncio.Future[str]
+
+    @property
+    def ready_line(self) -> str:
+        """What the process says when it serves."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+Open = Callable[[], Awaitable[Server]]
+
+
+def run(open: Open, settings: LogOutputSettings) -> int:
     """Serves until a signal or a failure; the exit code. Raises ``StartRefused``."""
     gc.freeze()
     gc.enable()
-    logging.configure(settings.logging)
-    return uvloop.run(_run(folder, settings))
+    logging.configure(settings)
+    return uvloop.run(_run(open))
 
 
-async def _run(folder: Path, settings: Settings) -> int:
+async def _run(open: Open) -> int:
     stop = _stop_signal()
-    opening = asyncio.create_task(Standalone.open(folder, settings), name="start")
+    opening = asyncio.ensure_future(open())
     if not await _first(opening, stop):
         return 0
     server = opening.result()
     _settle()
-    print(_ready_line(folder, server), flush=True)
+    print(server.ready_line, flush=True)
+    giving_back = asyncio.create_task(_give_back(), name="giving memory back")
     failed = await _first(server.failed, stop)
+    giving_back.cancel()
     await server.close()
     return FAILED if failed else 0
 
@@ -68,5 +88,7 @@ def _settle() -> None:
     gc.freeze()
 
 
-def _ready_line(folder: Path, server: Standalone) -> str:
-    return f"SheafDB {__version__} standalone is ready: {server.uri} (data: {folder}, metrics: {server.metrics_uri})"
+async def _give_back() -> None:
+    while True:
+        await asyncio.sleep(GIVE_BACK_S)
+        await asyncio.to_thread(process.give_back)

@@ -10,13 +10,9 @@ at start), ``LOCK``. Only one process holds it.
 import asyncio
 import shutil
 import time
-from collections.abc import Awaitable, Callable
-from functools import cache
 from pathlib import Path
-from typing import Protocol
 
 import structlog
-from prometheus_client import REGISTRY
 
 from coordinator.service import CoordinatorService
 from core.clock import HybridClock
@@ -28,25 +24,16 @@ from proxy.listener import serve
 from proxy.service import Proxy
 from querynode.service import QueryNodeService
 from rpc.reads import ShardPhase
+from sheafdb import __version__
+from sheafdb.lifetime import CLOSE_DEADLINE_S, Lifetime, Part
 from sheafdb.local_nodes import LocalNodes
+from sheafdb.metered import metered
 from sheafdb.metrics_http import MetricsServer
 from sheafdb.ports import check_free
-from sheafdb.supervision import Supervisor
 from storage.catalog import Catalog
-from storage.embedded import Store, open_store
+from storage.embedded import open_store
 from storage.membership import Membership
-from storage.metrics import MeteredLog, MeteredMeta, MeteredObjects, StorageMetrics
-
-Close = Callable[[], Awaitable[object]]
-
-
-class Part(Protocol):
-    """What has a life of its own in this process."""
-
-    async def start(self) -> None: ...
-
-    async def close(self) -> None: ...
-
+from storage.store import Store
 
 NODE = NodeId("standalone")
 """Every role's node id. The folder's lock sees to it that there is only one process of that name."""
@@ -54,32 +41,23 @@ ADDRESS = "in-process"
 READY_DEADLINE_S = 10.0
 """Longest wait at start for collections to be loaded; reads of one that is not wait for it themselves."""
 READY_POLL_S = 0.005
-CLOSE_DEADLINE_S = 10.0
-"""Longest wait for one part to close. The log is durable: whoever is late loses nothing."""
 
 log = structlog.get_logger()
-
-
-@cache
-def storage_metrics() -> StorageMetrics:
-    """One set per process, as its registry is."""
-    return StorageMetrics(REGISTRY)
 
 
 class Standalone:
     """A serving database. Made by ``open``; ``failed`` is done once a part of it has died (and was logged)."""
 
-    def __init__(self, settings: Settings, store: Store, scratch: Path) -> None:
-        self._settings = settings
-        self._supervisor = Supervisor()
-        self.failed = self._supervisor.failed
-        self._closers: list[tuple[str, Close]] = [("store", store.close)]
-        metrics = storage_metrics()
-        meta = MeteredMeta(store.meta, metrics)
-        records = MeteredLog(store.log, metrics)
-        objects = MeteredObjects(store.objects, metrics)
+    def __init__(self, settings: Settings, folder: Path, store: Store) -> None:
+        self._settings, self._folder = settings, folder
+        self._lifetime = Lifetime()
+        self.failed = self._lifetime.failed
+        self._lifetime.on_close("store", store.close)
+        store = metered(store)
+        meta, records, objects = store.meta, store.log, store.objects
+        scratch = folder / "scratch"
         clock, nodes = HybridClock(), LocalNodes()
-        grace_s = settings.coordinator.garbage_grace_s
+        grace_s, lease_ttl_s = settings.coordinator.garbage_grace_s, settings.node.lease_ttl_s
         coordinator = CoordinatorService(
             settings.coordinator, settings.index_node, NODE, meta, records, objects, nodes, clock
         )
@@ -98,8 +76,9 @@ class Standalone:
             ("coordinator", coordinator),
             ("index node", index_node),
             ("data node", data_node),
-            ("data node's registration", Membership(meta, "datanode", NODE, ADDRESS, settings.coordinator.lease_ttl_s)),
+            ("data node's registration", Membership(meta, "datanode", NODE, ADDRESS, lease_ttl_s)),
             ("query node", self._query_node),
+            ("query node's registration", Membership(meta, "querynode", NODE, ADDRESS, lease_ttl_s)),
             ("catalog", self._catalog),
             ("proxy", self._proxy),
         )
@@ -115,7 +94,7 @@ class Standalone:
         scratch = folder / "scratch"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
-        server = cls(settings, store, scratch)
+        server = cls(settings, folder, store)
         try:
             await server._start()
         except BaseException:
@@ -134,31 +113,28 @@ class Standalone:
         """Where Prometheus looks; "off" when nothing is there."""
         return f"http://{self._settings.server.host}:{self.metrics_port}/metrics" if self.metrics_port else "off"
 
+    @property
+    def ready_line(self) -> str:
+        return (
+            f"SheafDB {__version__} standalone is ready: {self.uri} (data: {self._folder}, metrics: {self.metrics_uri})"
+        )
+
     async def close(self) -> None:
         """Drains running requests, then ends the parts, last started first. Seals nothing: the log has it."""
         self._serving = False
-        self._supervisor.close()
-        while self._closers:
-            name, close = self._closers.pop()
-            try:
-                async with asyncio.timeout(CLOSE_DEADLINE_S + self._settings.server.drain_s):
-                    await close()
-            except Exception:
-                log.exception("closing failed", part=name)
+        await self._lifetime.close()
 
     async def _start(self) -> None:
         server = self._settings.server
         if server.metrics_port >= 0:
             http = await MetricsServer.start(server.host, server.metrics_port, self._unready)
-            self._closers.append(("metrics", http.close))
+            self._lifetime.on_close("metrics", http.close)
             self.metrics_port = http.port
         for name, part in self._parts:
-            # Closed also when its start fails half way.
-            self._closers.append((name, part.close))
-            await part.start()
+            await self._lifetime.start(name, part)
         await self._until_searchable()
         listener = await serve(self._proxy, server)
-        self._closers.append(("listener", lambda: listener.stop(server.drain_s)))
+        self._lifetime.on_close("listener", lambda: listener.stop(server.drain_s), server.drain_s + CLOSE_DEADLINE_S)
         self.port = listener.port
         self._serving = True
 

@@ -128,7 +128,25 @@ class Collection(_message.Message):
     dropped: bool
     def __init__(self, id: _Optional[int] = ..., database: _Optional[str] = ..., name: _Optional[str] = ..., schema: _Optional[_Union[Schema, _Mapping]] = ..., shards: _Optional[_Iterable[_Union[Shard, _Mapping]]] = ..., partitions: _Optional[_Iterable[_Union[Partition, _Mapping]]] = ..., indexes: _Optional[_Iterable[_Union[Index, _Mapping]]] = ..., consistency: _Optional[int] = ..., properties: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ..., loaded: _Optional[_Iterable[int]] = ..., load_all: _Optional[bool] = ..., replicas: _Optional[int] = ..., created_ts: _Optional[int] = ..., updated_ts: _Optional[int] = ..., dropped: _Optional[bool] = ...) -> None: ...
 
+class Replica(_message.Message):
+    __slots__ = ("nodes", "leaders", "coming")
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    LEADERS_FIELD_NUMBER: _ClassVar[int]
+    COMING_FIELD_NUMBER: _ClassVar[int]
+    nodes: _containers.RepeatedScalarFieldContainer[str]
+    leaders: _containers.RepeatedScalarFieldContainer[str]
+    coming: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, nodes: _Optional[_Iterable[str]] = ..., leaders: _Optional[_Iterable[str]] = ..., coming: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class Placement(_message.Message):
+    __slots__ = ("collection", "replicas")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    collection: int
+    replicas: _containers.RepeatedCompositeFieldContainer[Replica]
+    def __init__(self, collection: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ...) -> None: ...
+
+class PlacementV1(_message.Message):
     __slots__ = ("collection", "leaders")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     LEADERS_FIELD_NUMBER: _ClassVar[int]

@@ -1,0 +1,39 @@
+"""Vectors, scores, keys and columns as bytes. Nothing here is done row by row."""
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+
+from rpc.pb.querynode_pb2 import Columns
+
+SCHEMAS_MAX = 1024
+"""Decoded schemas kept; a collection has one for every choice of output fields."""
+
+
+def columns_message(columns: Iterable[tuple[str, pa.Array]]) -> Columns:
+    """Arrays of the same length under their names, which may occur twice: readers go by place."""
+    names, arrays = zip(*columns, strict=True)
+    batch = pa.RecordBatch.from_arrays(list(arrays), names=list(names))
+    return Columns(schema=batch.schema.serialize().to_pybytes(), batch=batch.serialize().to_pybytes())
+
+
+def batch_of(message: Columns) -> pa.RecordBatch:
+    """The columns of ``columns_message``; they lie in the message's bytes."""
+    return pa.ipc.read_record_batch(message.batch, _schema(message.schema))
+
+
+@lru_cache(SCHEMAS_MAX)
+def _schema(data: bytes) -> pa.Schema:
+    return pa.ipc.read_schema(pa.py_buffer(data))
+
+
+def to_bytes(array: np.ndarray, type: str) -> bytes:
+    """The values in C order. type: as NumPy writes it, ``<f4``."""
+    return np.asarray(array, type).tobytes()
+
+
+def from_bytes(data: bytes, type: str) -> np.ndarray:
+    """The values of ``to_bytes`` [n]; they lie in ``data`` and are read-only."""
+    return np.frombuffer(data, type)

@@ -1,0 +1,92 @@
+"""Connections to other nodes: one per address, for calls of their own and for a shared line."""
+
+import asyncio
+import time
+from functools import partial
+from typing import Any
+
+from grpc import aio
+
+from core.errors import Unavailable
+from core.limits import MESSAGE_BYTES_MAX
+from rpc.batching import LONGEST_S, MESSAGE_BYTES, Line, request_id
+from rpc.errors import TRAILER_BYTES_MAX, failure
+
+LINE = "/sheafdb.v1.Line/Converse"
+REQUEST_ID = "x-request-id"
+
+SILENCE_S = 2.0
+"""A connection on which nothing is heard for this long is asked for a sign of life; as long again, and
+it is lost with all that runs on it."""
+
+ENVELOPE_BYTES = 64 * 1024
+OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX + ENVELOPE_BYTES),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX + ENVELOPE_BYTES),
+    ("grpc.max_metadata_size", TRAILER_BYTES_MAX + 4096),
+    ("grpc.absolute_max_metadata_size", 2 * TRAILER_BYTES_MAX),
+    ("grpc.keepalive_time_ms", int(1000 * SILENCE_S)),
+    ("grpc.keepalive_timeout_ms", int(1000 * SILENCE_S)),
+    # Without it the sign of life is waited for a minute, whatever the line above says.
+    ("grpc.http2.ping_timeout_ms", int(1000 * SILENCE_S)),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+"""Of both ends. Nothing is compressed: vectors do not shrink."""
+
+CLIENT_OPTIONS = (
+    *OPTIONS,
+    # A node that comes back is used at once; the first of these also bounds an attempt to connect.
+    ("grpc.min_reconnect_backoff_ms", 2_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_retries", 0),
+)
+
+
+class Peer:
+    """A node at an address. Connects when first needed, and again after the connection was lost.
+
+    Calls raise what the handler at the other end raised, ``Unavailable`` when the node is lost,
+    ``Timeout``.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._channel = aio.insecure_channel(address, options=CLIENT_OPTIONS)
+        self._calls: dict[str, Any] = {}
+        self._left = False
+        self._line = Line(partial(self._channel.stream_stream(LINE)), address)
+
+    async def call(self, method: str, request: bytes, timeout_s: float) -> bytes:
+        """A call of its own: for what is rare, long or large."""
+        self._check_open()
+        if method not in self._calls:
+            self._calls[method] = self._channel.unary_unary(method)
+        id = request_id()
+        metadata = ((REQUEST_ID, id),) if id.isascii() and id.isprintable() and id else ()
+        try:
+            return await self._calls[method](request, timeout=min(timeout_s, LONGEST_S), metadata=metadata)
+        except aio.AioRpcError as e:
+            raise failure(e, self.address) from None
+
+    async def ask(self, method: str, request: bytes, deadline: float) -> bytes:
+        """The same on the line that requests to this node share; large ones go alone, so that nobody
+        waits behind them. deadline: ``time.monotonic()`` value."""
+        if len(request) > MESSAGE_BYTES:
+            return await self.call(method, request, max(deadline - time.monotonic(), 0.0))
+        self._check_open()
+        return await self._line.ask(method, request, deadline)
+
+    async def close(self, grace_s: float = 0.0) -> None:
+        """Takes nothing more; lets what is running finish for up to ``grace_s``, then fails it."""
+        self._left = True
+        if grace_s:
+            await asyncio.wait({asyncio.ensure_future(self._line.finish())}, timeout=grace_s)
+        await self._line.close()
+        await self._channel.close(grace_s or None)
+
+    def _check_open(self) -> None:
+        if self._left:
+            raise Unavailable(f"{self.address}: the node has left")

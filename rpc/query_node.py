@@ -1,0 +1,105 @@
+"""The query node across the network, both ends."""
+
+import time
+import weakref
+from collections import OrderedDict
+
+from rpc.answering import Handlers, Later
+from rpc.channel import Peer
+from rpc.pb import querynode_pb2 as pb
+from rpc.read_messages import (
+    SHAPE_BYTES_MAX,
+    SHAPES_MAX,
+    query_message,
+    query_reply,
+    query_reply_message,
+    query_request,
+    search_message,
+    search_queries,
+    search_reply,
+    search_reply_message,
+    search_request,
+    search_shape,
+    shard_status,
+    status_message,
+)
+from rpc.reads import PreparedSearch, QueryReply, QueryRequest, SearchReply, SearchRequest, ShardStatus
+from rpc.roles import QueryNode
+
+SEARCH = "/sheafdb.v1.QueryNode/Search"
+QUERY = "/sheafdb.v1.QueryNode/Query"
+SHARDS = "/sheafdb.v1.QueryNode/Shards"
+
+STATUS_S = 5.0
+"""Longest wait for a look at the node's state."""
+
+
+class RemoteQueryNode(QueryNode):
+    """A query node at the other end of a connection."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+
+    def prepare(self, request: SearchRequest) -> PreparedSearch | None:
+        return None
+
+    async def search(self, request: SearchRequest) -> SearchReply:
+        reply = await self._peer.ask(SEARCH, search_message(request).SerializeToString(), request.deadline)
+        return search_reply(pb.SearchReply.FromString(reply))
+
+    async def query(self, request: QueryRequest) -> QueryReply:
+        reply = await self._peer.ask(QUERY, query_message(request).SerializeToString(), request.deadline)
+        return query_reply(pb.QueryReply.FromString(reply))
+
+    async def shards(self) -> list[ShardStatus]:
+        request = pb.ShardsRequest().SerializeToString()
+        reply = await self._peer.ask(SHARDS, request, time.monotonic() + STATUS_S)
+        return list(map(shard_status, pb.ShardsReply.FromString(reply).shards))
+
+
+class PreparedSearches:
+    """What a node prepared, by shape of the search. The node's views own it, here it is referred to weakly."""
+
+    def __init__(self, node: QueryNode) -> None:
+        self._node = node
+        self._found: OrderedDict[bytes, weakref.ref[PreparedSearch]] = OrderedDict()
+
+    def find(self, shape: bytes) -> PreparedSearch | None:
+        """One that may be run now; None when the node has to be asked."""
+        known = self._found.get(shape)
+        prepared = known() if known else None
+        if prepared is not None and prepared.holds:
+            return prepared
+        prepared = self._node.prepare(search_shape(shape))
+        if prepared is not None and len(shape) <= SHAPE_BYTES_MAX:
+            prepared.keep()
+            self._found[shape] = weakref.ref(prepared)
+            self._found.move_to_end(shape)
+            if len(self._found) > SHAPES_MAX:
+                self._found.popitem(last=False)
+        return prepared
+
+
+def query_node_handlers(node: QueryNode) -> Handlers:
+    """What a server registers to let others reach ``node``."""
+    searches = PreparedSearches(node)
+
+    def search(data: bytes, deadline: float) -> bytes | Later:
+        message = pb.SearchRequest.FromString(data)
+        prepared = searches.find(message.shape)
+        if prepared is None or message.nq > prepared.queries_max:
+            return search_later(message, deadline)
+        queries = search_queries(message, search_shape(message.shape))
+        return search_reply_message(prepared.search([queries])[0]).SerializeToString()
+
+    async def search_later(message: pb.SearchRequest, deadline: float) -> bytes:
+        return search_reply_message(await node.search(search_request(message, deadline))).SerializeToString()
+
+    async def query(data: bytes, deadline: float) -> bytes:
+        request = query_request(pb.QueryRequest.FromString(data), deadline)
+        return query_reply_message(await node.query(request)).SerializeToString()
+
+    async def shards(_data: bytes, _deadline: float) -> bytes:
+        return pb.ShardsReply(shards=map(status_message, await node.shards())).SerializeToString()
+
+    return {SEARCH: search, QUERY: query, SHARDS: shards}

@@ -1,0 +1,174 @@
+"""The worker across the network, both ends. Its Protocol is in ``rpc.workers``."""
+
+import time
+
+import pyarrow as pa
+
+from core.catalog import Collection
+from core.ids import NodeId, Position, SegmentId
+from core.manifest import Segment, TombstoneFile
+from core.messages import fill, from_message
+from rpc.answering import Handlers
+from rpc.arrays import batch_of, columns_message, from_bytes, to_bytes
+from rpc.channel import Peer
+from rpc.pb import querynode_pb2 as pb
+from rpc.read_messages import (
+    query_message,
+    query_reply,
+    query_reply_message,
+    query_request,
+    search_message,
+    search_reply,
+    search_reply_message,
+    search_request,
+    shard_id,
+    shard_message,
+)
+from rpc.reads import QueryReply
+from rpc.workers import (
+    Forward,
+    Hold,
+    Kills,
+    QueryShare,
+    Release,
+    SearchShare,
+    SearchShareReply,
+    Session,
+    Share,
+    Worker,
+)
+
+FORWARD = "/sheafdb.v1.Worker/Forward"
+HOLD = "/sheafdb.v1.Worker/Hold"
+SEARCH_SHARE = "/sheafdb.v1.Worker/SearchShare"
+QUERY_SHARE = "/sheafdb.v1.Worker/QueryShare"
+
+FORWARD_S = 10.0
+"""Longest wait until kills are applied; then the leader counts the worker as lost."""
+HOLD_S = 600.0
+"""Longest wait until segments are open: their files may have to be fetched first."""
+
+
+class RemoteWorker(Worker):
+    """A worker at the other end of a connection."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+
+    async def forward(self, message: Forward) -> None:
+        request = forward_message(message).SerializeToString()
+        await self._peer.ask(FORWARD, request, time.monotonic() + FORWARD_S)
+
+    async def hold(self, hold: Hold) -> None:
+        await self._peer.call(HOLD, hold_message(hold).SerializeToString(), HOLD_S)
+
+    async def search_share(self, share: SearchShare) -> SearchShareReply:
+        request = pb.SearchShareRequest(share=_share_message(share), request=search_message(share.request))
+        data = await self._peer.ask(SEARCH_SHARE, request.SerializeToString(), share.request.deadline)
+        reply = pb.SearchShareReply.FromString(data)
+        return SearchShareReply(search_reply(reply.reply), from_bytes(reply.places, "<i4"))
+
+    async def query_share(self, share: QueryShare) -> QueryReply:
+        request = pb.QueryShareRequest(share=_share_message(share), request=query_message(share.request))
+        data = await self._peer.ask(QUERY_SHARE, request.SerializeToString(), share.request.deadline)
+        return query_reply(pb.QueryReply.FromString(data))
+
+
+def worker_handlers(worker: Worker) -> Handlers:
+    """What a server registers to let leaders reach ``worker``."""
+
+    async def forward(data: bytes, _deadline: float) -> bytes:
+        await worker.forward(forward_of(pb.ForwardRequest.FromString(data)))
+        return pb.ForwardReply().SerializeToString()
+
+    async def hold(data: bytes, _deadline: float) -> bytes:
+        await worker.hold(hold_of(pb.HoldRequest.FromString(data)))
+        return pb.HoldReply().SerializeToString()
+
+    async def search_share(data: bytes, deadline: float) -> bytes:
+        message = pb.SearchShareRequest.FromString(data)
+        share = SearchShare(*_share_fields(message.share), search_request(message.request, deadline))
+        reply = await worker.search_share(share)
+        out = pb.SearchShareReply(reply=search_reply_message(reply.reply), places=to_bytes(reply.places, "<i4"))
+        return out.SerializeToString()
+
+    async def query_share(data: bytes, deadline: float) -> bytes:
+        message = pb.QueryShareRequest.FromString(data)
+        share = QueryShare(*_share_fields(message.share), query_request(message.request, deadline))
+        return query_reply_message(await worker.query_share(share)).SerializeToString()
+
+    return {FORWARD: forward, HOLD: hold, SEARCH_SHARE: search_share, QUERY_SHARE: query_share}
+
+
+def forward_message(message: Forward) -> pb.ForwardRequest:
+    return pb.ForwardRequest(
+        session=_session_message(message.session),
+        number=message.number,
+        kills=map(_kills_message, message.kills),
+        releases=[pb.Released(shard=shard_message(r.shard), segments=r.segments) for r in message.releases],
+    )
+
+
+def forward_of(message: pb.ForwardRequest) -> Forward:
+    releases = (Release(shard_id(r.shard), tuple(map(SegmentId, r.segments))) for r in message.releases)
+    return Forward(_session(message.session), message.number, tuple(map(_kills, message.kills)), tuple(releases))
+
+
+def hold_message(hold: Hold) -> pb.HoldRequest:
+    out = pb.HoldRequest(
+        session=_session_message(hold.session),
+        after=hold.after,
+        shard_number=hold.shard_number,
+        kills=None if hold.kills is None else _kills_message(hold.kills),
+    )
+    fill(hold.collection, out.collection)
+    for segment in hold.segments:
+        fill(segment, out.segments.add())
+    for file in hold.tombstones:
+        fill(file, out.tombstones.add())
+    return out
+
+
+def hold_of(message: pb.HoldRequest) -> Hold:
+    return Hold(
+        _session(message.session),
+        message.after,
+        from_message(Collection, message.collection),
+        message.shard_number,
+        tuple(from_message(Segment, s) for s in message.segments),
+        tuple(from_message(TombstoneFile, t) for t in message.tombstones),
+        _kills(message.kills) if message.HasField("kills") else None,
+    )
+
+
+def _session_message(session: Session) -> pb.Session:
+    return pb.Session(leader=session.leader, life=session.life)
+
+
+def _session(message: pb.Session) -> Session:
+    return Session(NodeId(message.leader), message.life)
+
+
+def _kills_message(kills: Kills) -> pb.Kills:
+    rows = columns_message([("", kills.keys), ("", pa.array(kills.positions, pa.int64()))])
+    return pb.Kills(shard=shard_message(kills.shard), rows=rows)
+
+
+def _kills(message: pb.Kills) -> Kills:
+    keys, positions = batch_of(message.rows).columns
+    return Kills(shard_id(message.shard), keys, positions.to_numpy())
+
+
+def _share_message(share: Share) -> pb.Share:
+    return pb.Share(
+        session=_session_message(share.session), after=share.after, segments=share.segments, frontier=share.frontier
+    )
+
+
+def _share_fields(message: pb.Share) -> tuple[Session, int, tuple[SegmentId, ...], Position]:
+    return (
+        _session(message.session),
+        message.after,
+        tuple(map(SegmentId, message.segments)),
+        Position(message.frontier),
+    )

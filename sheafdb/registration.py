@@ -1,0 +1,38 @@
+"""What a node says about itself under its key in the metadata store."""
+
+from dataclasses import asdict, dataclass
+
+import orjson
+
+from core.errors import Corrupted
+
+FORMAT = 1
+"""Of what nodes send each other: it rises when a node of the version before could not understand it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """address: host:port that other nodes (of a proxy: clients) reach it at. version: of the program.
+    life: unique to the process."""
+
+    address: str
+    format: int
+    version: str
+    life: str
+
+    @property
+    def understood(self) -> bool:
+        return self.format == FORMAT
+
+    def text(self) -> str:
+        """As it is stored."""
+        return orjson.dumps(asdict(self)).decode()
+
+    @classmethod
+    def parse(cls, text: str) -> "Registration":
+        """Raises ``Corrupted``. Fields that a newer version adds are left out."""
+        try:
+            found = orjson.loads(text)
+            return cls(*(found[name] for name in cls.__slots__))
+        except (orjson.JSONDecodeError, KeyError, TypeError) as e:
+            raise Corrupted("a node's registration", f"{text[:80]!r}: {e}") from e

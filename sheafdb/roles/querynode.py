@@ -1,0 +1,25 @@
+"""A query node: others lead its shards and hold its share of theirs before it leaves."""
+
+from querynode.service import QueryNodeService
+from rpc.query_node import query_node_handlers
+from rpc.remote_worker import worker_handlers
+from sheafdb.wiring import Place, Wiring
+
+
+def wire(place: Place) -> Wiring:
+    store = place.store
+    service = QueryNodeService(
+        place.settings.query_node,
+        place.node,
+        store.meta,
+        store.log,
+        store.objects,
+        report_bad_index=place.coordinator.report_bad_index,
+        find_worker=place.nodes.worker,
+    )
+    handlers = {**query_node_handlers(service), **worker_handlers(service.worker)}
+
+    async def holds() -> bool:
+        return bool(service.worker.segments or await service.shards())
+
+    return Wiring([("query node", service)], handlers, holds=holds)
