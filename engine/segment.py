@@ -1,6 +1,7 @@
 """Search over the rows of one segment: filter, visibility, index or scan, range."""
 
 from collections.abc import Callable, Mapping
+from math import isfinite
 from typing import Any, Protocol
 
 import numpy as np
@@ -65,9 +66,26 @@ def search_segment(  # noqa: PLR0917 -- the whole of a search request
     [nq, k]), best first; missing places have row -1. Scores are never NaN.
     """
     allowed = _allowed(data, filter, visible)
+    return prepare_search(data, field, metric, k, params, allowed, radius, range_filter)(queries)
+
+
+def prepare_search(  # noqa: PLR0917 -- as search_segment
+    data: SegmentData,
+    field: Field,
+    metric: Metric,
+    k: int,
+    params: Mapping[str, float],
+    allowed: np.ndarray | None = None,
+    radius: float | None = None,
+    range_filter: float | None = None,
+) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """``search_segment`` of the ``allowed`` rows (bool [rows], None = all) for any queries.
+
+    What it gives is safe in any thread and holds for as long as the rows' index stays the same.
+    """
     survivors = data.rows if allowed is None else int(np.count_nonzero(allowed))
     if not survivors:
-        return empty_result(len(queries), k)
+        return lambda queries: empty_result(len(queries), k)
     index = data.index(field)
 
     def search(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -76,16 +94,20 @@ def search_segment(  # noqa: PLR0917 -- the whole of a search request
         return search_flat(data.vectors(field), queries, k, metric, allowed)
 
     if radius is None and range_filter is None:
-        scores, rows = search(queries, k)
-    else:
-        within = _Range(metric, radius, range_filter)
-        scores, rows = _search_range(search, queries, k, survivors, within)
-    if np.isnan(scores).any():  # a product of huge components overflowed both ways
-        rows[np.isnan(scores)] = -1
-        scores[np.isnan(scores)] = 0
-        first = np.argsort(rows < 0, axis=1, kind="stable")
-        scores, rows = np.take_along_axis(scores, first, 1), np.take_along_axis(rows, first, 1)
-    return scores, rows
+        return lambda queries: _numbers(*search(queries, k))
+    within = _Range(metric, radius, range_filter)
+    return lambda queries: _numbers(*_search_range(search, queries, k, survivors, within))
+
+
+def _numbers(scores: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Without NaN, which a product of huge components gives that overflowed both ways."""
+    # One product decides nearly always; where it only overflowed, the exact look finds nothing.
+    if isfinite(np.vdot(scores, scores)) or not (odd := np.isnan(scores)).any():
+        return scores, rows
+    rows[odd] = -1
+    scores[odd] = 0
+    first = np.argsort(rows < 0, axis=1, kind="stable")
+    return np.take_along_axis(scores, first, 1), np.take_along_axis(rows, first, 1)
 
 
 def _allowed(data: SegmentData, filter: Filter | None, visible: np.ndarray | None) -> np.ndarray | None:

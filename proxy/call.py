@@ -1,7 +1,7 @@
 """What travels beside a request, and the shape of a handler."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,3 +34,15 @@ Handler = Callable[[Any, Call], Awaitable[Message]]
 
 Handlers = dict[str, Handler]
 """By the RPC's name."""
+
+PromptHandler = Callable[[Sequence[tuple[Any, Call]]], Sequence["bytes | Message | Exception | None"]]
+"""Answers requests that arrived together, in the thread that calls it and without waiting: to each a
+reply, what went wrong, or None: then the ``Handler`` is asked."""
+
+PromptHandlers = dict[str, PromptHandler]
+
+Metadata = Sequence[tuple[str, Any]]
+"""What a gRPC call carries beside its message: (key, text, or bytes where the key ends in ``-bin``)."""
+
+Arrival = tuple[bytes, Metadata, float | None]
+"""A call as a listener has it: the message, the metadata, seconds until the client's deadline (None = none)."""

@@ -1,12 +1,16 @@
 """The edge: bytes in, bytes out. Around every handler: parsing, deadline, request id, metrics, and
 the one translation of errors into a ``Status``.
+
+A request that needs no waiting and little work is answered by the thread that received it; every
+other one by a task on the event loop. For a single search the way there and back costs as much as
+the search (docs/decisions/0020).
 """
 
 import asyncio
 import itertools
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -16,13 +20,10 @@ from core.errors import InvalidArgument, NotYet, SheafError, TooLarge, Unavailab
 from core.errors import Timeout as DeadlinePassed
 from core.limits import MESSAGE_BYTES_MAX
 from core.settings import ProxySettings
-from proxy.call import Call, Handler, Handlers
+from proxy.call import Arrival, Call, Handler, Handlers, Metadata, PromptHandler, PromptHandlers
 from proxy.metrics import RpcMetrics
 from proxy.status import failure, status_of
 from proxy.wire import METHODS, input_class, output_class
-
-Method = Callable[[bytes, Any], Awaitable[bytes]]
-"""What a listener calls: request bytes and the gRPC context in, reply bytes out."""
 
 LONGEST_S = 86_400.0
 """Longest deadline taken from a client; "none" arrives as a huge number."""
@@ -31,15 +32,17 @@ log = structlog.get_logger()
 _request_ids = map("{}-{}".format, itertools.repeat(secrets.token_hex(4)), itertools.count(1))
 
 
-def methods(handlers: Handlers, settings: ProxySettings) -> dict[str, Method]:
+def methods(handlers: Handlers, settings: ProxySettings, prompt: PromptHandlers | None = None) -> dict[str, "Method"]:
     """One method per RPC: those with a handler, and "not yet" for the rest.
 
-    Streams and the few replies that have no place for a Status are left to gRPC's UNIMPLEMENTED.
+    prompt: for some of them also a way to answer at once. Streams and the few replies that have no
+    place for a Status are left to gRPC's UNIMPLEMENTED.
     """
-    unknown = handlers.keys() - METHODS.keys()
+    prompt = prompt or {}
+    unknown = (handlers.keys() | prompt.keys()) - METHODS.keys()
     assert not unknown, f"no such RPC: {unknown}"
     return {
-        name: _method(name, handlers.get(name) or _not_yet(name), settings)
+        name: Method(name, handlers.get(name) or _not_yet(name), prompt.get(name), settings)
         for name, method in METHODS.items()
         if not (method.client_streaming or method.server_streaming) and failure(output_class(name)) is not None
     }
@@ -52,33 +55,81 @@ def _not_yet(rpc: str) -> Handler:
     return handle
 
 
-def _method(rpc: str, handler: Handler, settings: ProxySettings) -> Method:
-    parse = input_class(rpc).FromString
-    fail = failure(output_class(rpc))
-    assert fail is not None
-    metrics = RpcMetrics(rpc)
+class Method:
+    """One RPC: request bytes in, reply bytes out.
 
-    async def serve(data: bytes, context: Any) -> bytes:
+    prompt: whether ``at_once`` is worth asking.
+    """
+
+    def __init__(self, rpc: str, handler: Handler, prompt: PromptHandler | None, settings: ProxySettings) -> None:
+        self._rpc, self._handler, self._at_once, self._settings = rpc, handler, prompt, settings
+        self.prompt = prompt is not None
+        self._parse = input_class(rpc).FromString
+        fail = failure(output_class(rpc))
+        assert fail is not None
+        self._fail = fail
+        self._metrics = RpcMetrics(rpc)
+
+    def at_once(self, arrived: Sequence[Arrival]) -> list[bytes | None]:
+        """The replies to calls that arrived together; None for one that must wait or takes long: then
+        ``answer`` has it. Any thread may call."""
         started = time.monotonic()
-        call = _call(context, len(data), started, settings.request_timeout_s)
-        structlog.contextvars.bind_contextvars(rpc=rpc, request_id=call.request_id)
+        if self._at_once is None:
+            return [None] * len(arrived)
+        requests: list[tuple[Any, Call]] = []
+        for data, metadata, left_s in arrived:
+            call = _call(metadata, left_s, len(data), started, self._settings.request_timeout_s)
+            try:
+                requests.append((self._parse(data), call))
+            except DecodeError:
+                return [None] * len(arrived)  # one by one, ``answer`` tells which
+        try:
+            answers = self._at_once(requests)
+        except Exception as e:
+            answers = [e] * len(requests)
+        return [self._finish(a, call, started) for a, (_, call) in zip(answers, requests, strict=True)]
+
+    def _finish(self, answer: bytes | Message | Exception | None, call: Call, started: float) -> bytes | None:
+        if answer is None:
+            return None
         code = 0
         try:
-            reply = (await _answer(handler, parse(data), call)).SerializeToString()
-            if len(reply) > MESSAGE_BYTES_MAX:
-                raise TooLarge(
-                    f"the answer has {len(reply)} bytes, at most {MESSAGE_BYTES_MAX} can be sent: ask for less"
-                )
-        except (Exception, asyncio.CancelledError) as e:
-            status = status_of(_translate(e, rpc))
-            reply, code = fail(status).SerializeToString(), status.code
-        seconds = time.monotonic() - started
-        metrics.answered(code, seconds)
-        if seconds > settings.slow_request_s:
-            log.warning("slow request", seconds=round(seconds, 3), code=code)
+            if isinstance(answer, Exception):
+                raise answer
+            reply = _serialized(answer)
+        except Exception as e:
+            with structlog.contextvars.bound_contextvars(rpc=self._rpc, request_id=call.request_id):
+                reply, code = self._failed(e)
+        self._answered(call, code, time.monotonic() - started)
         return reply
 
-    return serve
+    async def answer(self, data: bytes, metadata: Metadata, left_s: float | None) -> bytes:
+        """The reply. Call it in a task of its own, on the event loop."""
+        started = time.monotonic()
+        call = _call(metadata, left_s, len(data), started, self._settings.request_timeout_s)
+        structlog.contextvars.bind_contextvars(rpc=self._rpc, request_id=call.request_id)
+        try:
+            reply, code = _serialized(await _answer(self._handler, self._parse(data), call)), 0
+        except (Exception, asyncio.CancelledError) as e:
+            reply, code = self._failed(e)
+        self._answered(call, code, time.monotonic() - started)
+        return reply
+
+    def _failed(self, error: BaseException) -> tuple[bytes, int]:
+        status = status_of(_translate(error, self._rpc))
+        return self._fail(status).SerializeToString(), status.code
+
+    def _answered(self, call: Call, code: int, seconds: float) -> None:
+        self._metrics.answered(code, seconds)
+        if seconds > self._settings.slow_request_s:
+            log.warning("slow request", rpc=self._rpc, request_id=call.request_id, seconds=round(seconds, 3), code=code)
+
+
+def _serialized(answer: bytes | Message) -> bytes:
+    reply = answer if isinstance(answer, bytes) else answer.SerializeToString()
+    if len(reply) > MESSAGE_BYTES_MAX:
+        raise TooLarge(f"the answer has {len(reply)} bytes, at most {MESSAGE_BYTES_MAX} can be sent: ask for less")
+    return reply
 
 
 async def _answer(handler: Handler, request: Message, call: Call) -> Message:
@@ -106,13 +157,12 @@ def _translate(error: BaseException, rpc: str) -> BaseException:
     return error
 
 
-def _call(context: Any, bytes: int, now: float, timeout_s: float) -> Call:
+def _call(metadata: Metadata, left_s: float | None, bytes: int, now: float, timeout_s: float) -> Call:
     request_id = database = ""
-    for key, value in context.invocation_metadata() or ():
+    for key, value in metadata:
         if key == "client-request-id":
             request_id = value
         elif key == "dbname":
             database = value
-    left = context.time_remaining()
-    seconds = timeout_s if left is None or left > LONGEST_S else left
+    seconds = timeout_s if left_s is None or left_s > LONGEST_S else left_s
     return Call(request_id or next(_request_ids), database, now + seconds, bytes)

@@ -9,6 +9,9 @@ from core.schema import Schema
 from engine.filter import Filter
 from engine.filter import compile as compile_filter
 
+CHARACTER_BYTES = 1024
+"""Parsing a character of a filter takes as long as converting this many bytes of rows (``Threads.run``)."""
+
 
 def template_values(values: Any) -> dict[str, Any]:
     """``expr_template_values`` as Python values. Raises ``InvalidArgument``."""

@@ -5,18 +5,18 @@ where pygrpc-native is not installed, or where the settings ask for it.
 """
 
 from collections.abc import Awaitable, Callable
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 from grpc import aio
-from grpc_health.v1 import health_pb2
 
 from core.errors import StartRefused
 from core.limits import MESSAGE_BYTES_MAX
 from core.settings import ServerSettings
+from proxy import health
+from proxy.edge import Method
 from proxy.service import Proxy
 from proxy.wire import SERVICE
 
@@ -29,42 +29,52 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.so_reuseport", 0),
 )
-HEALTH = "grpc.health.v1.Health"
 
 
-class Listener:
+class Listener(Protocol):
     """A serving port."""
+
+    port: int
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuses new calls, waits up to ``grace_s`` for running ones, closes the port."""
+        ...
+
+
+async def serve(proxy: Proxy, server: ServerSettings) -> Listener:
+    """Listens; accepts calls when it returns. Raises ``StartRefused`` when it can't."""
+    if _native(server):
+        from proxy.native_listener import NativeListener  # noqa: PLC0415  # the package may be missing
+
+        native = NativeListener(proxy.methods, f"{server.host}:{server.port}")
+        native.start()
+        return native
+    grpc_server = aio.server(options=OPTIONS)
+    register: Any = grpc_server.add_registered_method_handlers  # pyright: ignore[reportAttributeAccessIssue] (not in the stubs)
+    register(SERVICE, {name: _unary(_serving(method)) for name, method in proxy.methods.items()})
+    register(health.HEALTH, {"Check": _unary(_check_health)})
+    listener = AioListener(grpc_server, _bind(grpc_server, server))
+    await grpc_server.start()
+    return listener
+
+
+class AioListener:
+    """A ``Listener`` on ``grpc.aio``."""
 
     def __init__(self, server: aio.Server, port: int) -> None:
         self._server = server
         self.port = port
 
     async def stop(self, grace_s: float) -> None:
-        """Refuses new calls, waits up to ``grace_s`` for running ones, closes the port."""
         await self._server.stop(grace_s)
 
 
-async def serve(proxy: Proxy, server: ServerSettings) -> Listener:
-    """Listens; accepts calls when it returns. Raises ``StartRefused`` when it can't."""
-    grpc_server = _server(server)
-    # Handlers registered by method: pygrpc-native serves only those itself.
-    register: Any = grpc_server.add_registered_method_handlers  # pyright: ignore[reportAttributeAccessIssue] (not in the stubs)
-    register(SERVICE, {name: _unary(method) for name, method in proxy.methods.items()})
-    register(HEALTH, {"Check": _unary(_check_health)})
-    port = _bind(grpc_server, server)
-    await grpc_server.start()
-    return Listener(grpc_server, port)
-
-
-def _server(server: ServerSettings) -> aio.Server:
+def _native(server: ServerSettings) -> bool:
     tls = bool(server.tls_cert or server.tls_key)
-    native = find_spec("pygrpc_native") is not None
-    if server.listener == "native" and (tls or not native):
+    installed = find_spec("pygrpc_native") is not None
+    if server.listener == "native" and (tls or not installed):
         raise StartRefused("listener native needs the package pygrpc-native and has no TLS: use auto or grpc")
-    if native and not tls and server.listener != "grpc":
-        # By full name: the package's own lazy attribute calls itself without end when asked first.
-        return import_module("pygrpc_native.aio").server(options=OPTIONS)
-    return aio.server(options=OPTIONS)
+    return installed and not tls and server.listener != "grpc"
 
 
 def _bind(grpc_server: aio.Server, server: ServerSettings) -> int:
@@ -90,10 +100,17 @@ def _unary(method: Callable[[bytes, Any], Awaitable[bytes]]) -> grpc.RpcMethodHa
     return grpc.unary_unary_rpc_method_handler(method)
 
 
-async def _check_health(data: bytes, context: Any) -> bytes:
-    """``grpc.health.v1``: a listener that answers serves. Other services' names are unknown here."""
-    service = health_pb2.HealthCheckRequest.FromString(data).service
-    if service not in ("", SERVICE):
-        await context.abort(grpc.StatusCode.NOT_FOUND, f"unknown service {service}")
-    serving = health_pb2.HealthCheckResponse.ServingStatus.SERVING
-    return health_pb2.HealthCheckResponse(status=serving).SerializeToString()
+def _serving(method: Method) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    async def serve(data: bytes, context: Any) -> bytes:
+        arrival = data, context.invocation_metadata() or (), context.time_remaining()
+        reply = method.at_once([arrival])[0] if method.prompt else None
+        return await method.answer(*arrival) if reply is None else reply
+
+    return serve
+
+
+async def _check_health(data: bytes, context: aio.ServicerContext[bytes, bytes]) -> bytes:
+    try:
+        return health.check(data)
+    except health.UnknownService as e:
+        await context.abort(grpc.StatusCode.NOT_FOUND, str(e))

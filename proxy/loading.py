@@ -44,7 +44,7 @@ class Loading:
         if request.replica_number < 0:
             raise InvalidArgument(f"replica number {request.replica_number} is not valid")
         _check_load_fields(collection, list(request.load_fields))
-        change = Load(collection.database, collection.name, names, replicas=request.replica_number or 1)
+        change = Load(collection.database, collection.name, names, replicas=request.replica_number)
         await self._definitions.change(change)
         await self._settle(collection, names, call)
         return ok()

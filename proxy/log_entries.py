@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from core.catalog import Collection
 from core.errors import TooLarge
-from core.hashing import hash_keys, shard_of
+from core.hashing import partition_of, shard_of
 from core.ids import Channel, PartitionId, ShardId
 from storage.record import DELETE, Record, encode
 
@@ -32,10 +32,7 @@ def partitions_by_key(collection: Collection, batch: pa.RecordBatch) -> np.ndarr
     """int64 [n]: for each row the place of its partition in ``collection.partitions``."""
     field = collection.schema.partition_key
     assert field is not None
-    keys = batch.column(field.name)
-    if keys.null_count:
-        keys = keys.fill_null("" if pa.types.is_string(keys.type) else 0)
-    return (hash_keys(keys) % np.uint64(len(collection.partitions))).astype(np.int64)
+    return partition_of(batch.column(field.name), len(collection.partitions))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,9 @@ from core.types import DataType
 from proxy import consistency, output_fields, request_params
 from proxy.call import Call, Handlers
 from proxy.consistency import BOUNDED_TS
-from proxy.filters import checked, template_values
+from proxy.filters import CHARACTER_BYTES, checked, template_values
 from proxy.output_fields import Output
+from proxy.partition_pruning import narrowed
 from proxy.reads import Shards, readable
 from proxy.request_params import Params
 from proxy.rows_out import write_column
@@ -62,14 +63,15 @@ class Query:
         _check_shape(request, limit, count)
         output = output_fields.resolve([] if count else request.output_fields, collection.schema, with_primary=True)
         filter_params = template_values(request.expr_template_values)
-        checked("query", request.expr, collection.schema, filter_params)
+        weight = len(request.expr) * CHARACTER_BYTES
+        filter = await self._threads.run(weight, checked, "query", request.expr, collection.schema, filter_params)
         level = consistency.of_request(
             request.use_default_consistency,
             request.consistency_level,
             request.guarantee_timestamp,
             collection.consistency,
         )
-        partitions = readable(collection, list(request.partition_names))
+        partitions = narrowed(collection, readable(collection, list(request.partition_names)), filter)
         selection = Selection(
             collection,
             partitions,

@@ -33,7 +33,7 @@ def read_vectors(group: bytes, field: Field) -> np.ndarray:
     values = placeholders[0].values
     check_nq(len(values))
     width = field.dim // 8 if field.type is DataType.BINARY_VECTOR else field.dim * 4
-    if wrong := set(map(len, values)) - {width}:
+    if (len(values) > 1 or len(values[0]) != width) and (wrong := set(map(len, values)) - {width}):
         raise InvalidArgument(
             f"vector dimension mismatch, expected vector size(byte) {width}, actual {min(wrong)}: "
             f"field ({field.name}) has dim {field.dim}"

@@ -1,7 +1,10 @@
-"""Reading shards: finding each one's leader, asking it, and asking again when it has moved."""
+"""Reading shards: finding a leader of each, asking it, and asking another when it is lost or has moved."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Container, Sequence
 from typing import TypeVar
 
 from core.catalog import Collection
@@ -11,9 +14,10 @@ from core.errors import (
     CollectionNotReady,
     InvalidArgument,
     PartitionNotLoaded,
+    SnapshotExpired,
     Unavailable,
 )
-from core.ids import PartitionId
+from core.ids import NodeId, PartitionId
 from proxy.call import Call
 from proxy.definitions import partition_ids
 from rpc.roles import Nodes, QueryNode
@@ -25,14 +29,26 @@ Ask = Callable[[QueryNode, int], Awaitable[T]]
 
 PATIENCE_S = 20.0
 """How long a read follows a shard whose leader is lost, before it fails: longer than a node's lease."""
+ELSEWHERE = (Unavailable, CollectionNotLoaded, CollectionNotReady, SnapshotExpired)
+"""What one replica may answer, and another one better. A view that an iterator reads from may be held by
+one of them only."""
+SHUN_S = 1.0
+"""How long a node that failed is asked only where there is no other."""
 
 
 class Shards:
-    """The shards of loaded collections, wherever they are led."""
+    """The shards of loaded collections, wherever they are led.
+
+    Of two replicas drawn at random, the one whose node has fewer requests of this proxy under way is
+    asked ("the power of two choices", Mitzenmacher 2001): even without knowledge, and no herd.
+    """
 
     def __init__(self, catalog: Catalog, nodes: Nodes) -> None:
         self._catalog = catalog
         self._nodes = nodes
+        self._under_way: Counter[NodeId] = Counter()
+        self._shunned: dict[NodeId, float] = {}
+        """Nodes that failed lately, until when others are asked first."""
 
     async def ask(self, collection: Collection, call: Call, ask: Ask[T]) -> list[T]:
         """The answers of all shards, in shard order. Reads change nothing, so one that meets a lost
@@ -42,37 +58,79 @@ class Shards:
         numbers = range(len(collection.shards))
         return list(await asyncio.gather(*(self._ask(collection, n, call, ask) for n in numbers)))
 
+    def leaders(self, collection: Collection) -> list[QueryNode] | None:
+        """A node that leads each shard now; None when one of them is not to be had. Any thread."""
+        try:
+            shards = range(len(collection.shards))
+            return [self._nodes.query_node(self._leaders(collection, shard)[0]) for shard in shards]
+        except (Unavailable, CollectionNotReady):
+            return None
+
     async def _ask(self, collection: Collection, shard: int, call: Call, ask: Ask[T]) -> T:
         try:
-            return await ask(self._leader(collection, shard), shard)
-        except (Unavailable, CollectionNotLoaded, CollectionNotReady) as e:
+            leaders = self._leaders(collection, shard)
+            if len(leaders) == 1:
+                return await ask(self._nodes.query_node(leaders[0]), shard)
+            return await self._ask_one(self._choose(leaders, ()), shard, ask)
+        except ELSEWHERE as e:
             return await self._ask_again(collection, shard, call, ask, e)
 
+    async def _ask_one(self, node: NodeId, shard: int, ask: Ask[T]) -> T:
+        self._under_way[node] += 1
+        try:
+            return await ask(self._nodes.query_node(node), shard)
+        except (Unavailable, CollectionNotLoaded, CollectionNotReady):
+            self._shunned[node] = time.monotonic() + SHUN_S
+            raise
+        finally:
+            self._under_way[node] -= 1
+            if not self._under_way[node]:
+                del self._under_way[node]
+
     async def _ask_again(self, collection: Collection, shard: int, call: Call, ask: Ask[T], error: Exception) -> T:
+        """Every replica in turn at once, then after longer and longer pauses."""
         pause_s = 0.005
+        tried: set[NodeId] = set()
         limit = asyncio.timeout(call.remaining_s(PATIENCE_S))
         try:
             async with limit:
                 while True:
-                    await asyncio.sleep(pause_s)
-                    pause_s = min(2 * pause_s, 0.2)
                     _check_still_loaded(self._catalog, collection)
                     try:
-                        return await ask(self._leader(collection, shard), shard)
-                    except (Unavailable, CollectionNotLoaded, CollectionNotReady) as e:
+                        leaders = self._leaders(collection, shard)
+                        if len(leaders) == 1 or tried.issuperset(leaders):
+                            if isinstance(error, SnapshotExpired):
+                                break  # no time brings it back
+                            tried.clear()
+                            await asyncio.sleep(pause_s)
+                            pause_s = min(2 * pause_s, 0.2)
+                            leaders = self._leaders(collection, shard)
+                        node = self._choose(leaders, tried)
+                        tried.add(node)
+                        return await self._ask_one(node, shard, ask)
+                    except ELSEWHERE as e:
                         error = e
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise error from None
+        raise error
 
-    def _leader(self, collection: Collection, shard: int) -> QueryNode:
+    def _choose(self, leaders: Sequence[NodeId], tried: Container[NodeId]) -> NodeId:
+        left = [n for n in leaders if n not in tried] or leaders
+        now = time.monotonic()
+        left = [n for n in left if self._shunned.get(n, 0.0) <= now] or left
+        two = random.sample(left, min(2, len(left)))
+        return min(two, key=lambda n: self._under_way[n])
+
+    def _leaders(self, collection: Collection, shard: int) -> Sequence[NodeId]:
+        """One node of each replica; the same node may stand for two while they are separated."""
         placement = self._catalog.placement(collection.id)
-        if placement is None or shard >= len(placement.leaders) or not placement.leaders[shard]:
+        leaders = [r.leaders[shard] for r in placement.replicas if shard < len(r.leaders)] if placement else []
+        if not leaders:
             raise CollectionNotReady(
                 f"collection not fully loaded[collection={collection.name}]: shard {shard} has no leader"
             )
-        return self._nodes.query_node(placement.leaders[shard])
+        return leaders
 
 
 def _check_still_loaded(catalog: Catalog, collection: Collection) -> None:

@@ -5,7 +5,9 @@ Wordings are those of Milvus's ``search_util.go``.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any
+from weakref import ref
 
 from core import limits
 from core.catalog import Collection, Index
@@ -18,8 +20,12 @@ from engine.vector.metric import Metric
 from proxy import output_fields, request_params
 from proxy.filters import checked, template_values
 from proxy.output_fields import Output
+from proxy.partition_pruning import narrowed
 from proxy.reads import readable
 from proxy.request_params import Params
+from proxy.status import ok
+from proxy.wire import milvus
+from rpc.reads import PreparedSearch
 
 GROUPABLE = INTEGERS | {DataType.BOOL, DataType.VARCHAR}
 UNSERVED_PARAMS = ("order_by_fields", "group_by_fields", "json_path", "analyzer_name")
@@ -52,6 +58,15 @@ class SearchPlan:
     page_size: int
     last_bound: float | None
     token: str
+    template: bytes
+    """The reply's part that is the same each time: a serialized ``SearchResults``."""
+    prepared: "list[ref[PreparedSearch]]" = dataclass_field(default_factory=list, compare=False)
+    """The search prepared over the newest view of each shard; empty = not, or not known to be."""
+
+    @property
+    def pages(self) -> bool:
+        """Whether the search is one page of an iterator."""
+        return self.iterator or self.page_size > 0
 
     @property
     def k(self) -> int:
@@ -73,7 +88,8 @@ def make(request: Any, collection: Collection) -> SearchPlan:
     k = (limit + offset) * group_size
     near, far = _bounds(metric, {**params, **inner})
     filter_params = template_values(request.expr_template_values)
-    checked("query", request.dsl, schema, filter_params)
+    filter = checked("query", request.dsl, schema, filter_params)
+    output = output_fields.resolve(request.output_fields, schema, with_primary=False)
     v2 = request_params.flag(params, "search_iter_v2")
     iterator = request_params.flag(params, "iterator")
     _check_iterator(iterator, offset, group_by)
@@ -88,10 +104,10 @@ def make(request: Any, collection: Collection) -> SearchPlan:
         params=check_search_params(index.type, {**params, **inner}, k),
         near=near,
         far=far,
-        partitions=readable(collection, list(request.partition_names)),
+        partitions=narrowed(collection, readable(collection, list(request.partition_names)), filter),
         filter=request.dsl if request.dsl.strip() else "",
         filter_params=filter_params,
-        output=output_fields.resolve(request.output_fields, schema, with_primary=False),
+        output=output,
         round_decimal=_round_decimal(params),
         group_by=group_by,
         group_size=group_size,
@@ -99,7 +115,16 @@ def make(request: Any, collection: Collection) -> SearchPlan:
         page_size=_page_size(params, limit) if v2 else 0,
         last_bound=request_params.number(params, "search_iter_last_bound") if v2 else None,
         token=params.get("search_iter_id", ""),
+        template=_template(collection, limit, output),
     )
+
+
+def _template(collection: Collection, limit: int, output: Output) -> bytes:
+    reply = milvus.SearchResults(status=ok(), collection_name=collection.name)
+    reply.results.top_k = limit
+    reply.results.primary_field_name = collection.schema.primary.name
+    reply.results.output_fields.extend(output.names)
+    return reply.SerializeToString()
 
 
 def _refuse_unserved(request: Any, params: Params) -> None:

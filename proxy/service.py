@@ -41,6 +41,7 @@ class Proxy:
         shards, snapshots = Shards(catalog, nodes), Snapshots(log, clock)
         self._threads = Threads()
         query = Query(catalog, shards, snapshots, self._threads)
+        search = Search(catalog, shards, snapshots, self._threads)
         ids = AutoIds(coordinator, settings.proxy.id_lease)
         handlers: Handlers = {}
         for part in (
@@ -51,10 +52,10 @@ class Proxy:
             Upkeep(definitions, clock),
             Writes(catalog=catalog, log=log, ids=ids, clock=clock, query=query, threads=self._threads),
             query,
-            Search(catalog, shards, snapshots, self._threads),
+            search,
         ):
             handlers |= part.handlers()
-        self.methods: dict[str, Method] = methods(handlers, settings.proxy)
+        self.methods: dict[str, Method] = methods(handlers, settings.proxy, search.prompt_handlers())
         """Every RPC of MilvusService that gets an answer, by name."""
 
     async def start(self) -> None:

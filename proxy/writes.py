@@ -11,9 +11,10 @@ from core.failpoints import failpoint
 from core.limits import INSERT_BYTES_MAX
 from engine.filter import Filter
 from proxy.call import Call, Handlers
-from proxy.filters import checked, template_values
+from proxy.filters import CHARACTER_BYTES, checked, template_values
 from proxy.ids import AutoIds
 from proxy.log_entries import Entry, Writer, newest_of_each_key
+from proxy.partition_pruning import narrowed
 from proxy.query import Query, Selection
 from proxy.reads import readable, refuse_names_with_partition_key
 from proxy.rows_in import read_rows
@@ -96,7 +97,8 @@ class Writes:
         if request.namespace:
             raise NotYet("namespaces are not served by this version yet")
         params = template_values(request.expr_template_values)
-        filter = checked("delete", request.expr, collection.schema, params)
+        weight = len(request.expr) * CHARACTER_BYTES
+        filter = await self._threads.run(weight, checked, "delete", request.expr, collection.schema, params)
         if filter is None:
             raise InvalidArgument("failed to create delete plan: expr cannot be empty: invalid parameter")
         keys = await self._doomed(collection, request, filter, params, call)
@@ -115,7 +117,7 @@ class Writes:
         if filter.keys_only and (not name or len(collection.partitions) == 1):
             assert filter.keys is not None
             return filter.keys
-        partitions = readable(collection, [name] if name else [])
+        partitions = narrowed(collection, readable(collection, [name] if name else []), filter)
         selection = Selection(collection, partitions, request.expr, params, Consistency.STRONG)
         return (await self._query.rows(selection, (), call)).pks
 

@@ -21,7 +21,7 @@ CHUNK_ROWS = 2048
 """Rows added to a graph at a time: bounds the normalised copy and the wait of a cancelled build."""
 SAMPLE_ROWS = 512
 ROUNDING_MAX = 0.0025
-"""AUTOINDEX keeps float32 where rounding to bf16 moves a vector by more than this share of the
+"""float32 is used throughout where rounding to bf16 moves a vector by more than this share of the
 distance to its nearest neighbour among the sample. Measured: at 0.0017 (the Debian embeddings) bf16
 alone allows recall@10 0.996, at 0.003 0.97 to 0.99, at 0.007 (8 dimensions) 0.94."""
 
@@ -69,20 +69,41 @@ def _write_hnsw(
     rows, dim = vectors.shape
     space = faiss.METRIC_L2 if declared.metric is Metric.L2 else faiss.METRIC_INNER_PRODUCT
     links = int(declared.params["M"])
-    if declared.type == "AUTOINDEX" and _fits_bf16(vectors, cosine):
-        native, codes = faiss.IndexHNSWSQ(dim, faiss.ScalarQuantizer.QT_bf16, links, space), "bf16"
+    rounded = _fits_bf16(vectors, cosine)
+    if rounded:
+        native = faiss.IndexHNSWSQ(dim, faiss.ScalarQuantizer.QT_bf16, links, space)
+        native.is_trained = True  # there is nothing to learn
     else:
-        native, codes = faiss.IndexHNSWFlat(dim, links, space), "float32"
+        native = faiss.IndexHNSWFlat(dim, links, space)
     native.hnsw.efConstruction = int(declared.params["efConstruction"])
-    native.is_trained = True  # neither code has anything to learn
     use_threads(threads)
-    for i in range(0, rows, CHUNK_ROWS):
+    _add(native, vectors, cosine, path, cancelled)
+    if rounded and declared.type != "AUTOINDEX":
+        native, rounded = _without_codes(native, links, space), False
+        _add(native.storage, vectors, cosine, path, cancelled)
+        native.ntotal = rows
+    faiss.write_index(native, str(path))
+    codes = "bf16" if rounded else "float32"
+    return Header("hnsw", f"faiss-{faiss.__version__}/hnsw-{codes}", str(declared.metric), rows, dim)
+
+
+def _add(native: Any, vectors: np.ndarray, cosine: bool, path: Path, cancelled: threading.Event | None) -> None:
+    for i in range(0, len(vectors), CHUNK_ROWS):
         if cancelled is not None and cancelled.is_set():
             raise Unavailable(f"index build of {path.name} was cancelled")
         chunk = vectors[i : i + CHUNK_ROWS]
         native.add(normalised(chunk) if cosine else chunk)
-    faiss.write_index(native, str(path))
-    return Header("hnsw", f"faiss-{faiss.__version__}/hnsw-{codes}", str(declared.metric), rows, dim)
+
+
+def _without_codes(rounded: Any, links: int, space: int) -> Any:
+    """The graph alone, to be given float32 codes.
+
+    bf16 reads half the memory: such a graph takes a fifth less CPU to build and finds the same rows
+    (62,666 x 384: recall@10 0.955 and 0.954 at ef=16, 0.9992 and 0.9992 at ef=256).
+    """
+    native = faiss.IndexHNSWFlat(rounded.d, links, space)
+    native.hnsw = rounded.hnsw
+    return native
 
 
 def _fits_bf16(vectors: np.ndarray, cosine: bool) -> bool:

@@ -18,6 +18,10 @@ from engine.vector.native import CORES, empty_result, faiss, pointer, use_thread
 from engine.vector.walk import search_graph
 
 EF_CACHE_MAX = 64
+QUERIES_PER_THREAD = 8
+"""Fewer queries than this are no work for another thread: to wake it costs as much as one."""
+ONE = np.float32(1)
+"""Of the scores' own type: NumPy converts a Python number each time."""
 
 
 class HnswIndex(VectorIndex):
@@ -53,14 +57,14 @@ class HnswIndex(VectorIndex):
         scores, rows = search_graph(self, queries, k, ef, allowed)
         if self._metric is Metric.COSINE:
             # maximum.minimum, not clip: a quarter of its price on ten numbers.
-            np.maximum(np.minimum(scores, 1, out=scores), -1, out=scores)
+            np.maximum(np.minimum(scores, ONE, out=scores), -ONE, out=scores)
         return scores, rows
 
     def walk(self, queries: np.ndarray, k: int, ef: int) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest the graph finds; queries are normalised already."""
         nq = len(queries)
         scores, rows = np.empty((nq, k), np.float32), np.empty((nq, k), np.int64)
-        use_threads(min(nq, CORES))
+        use_threads(max(1, min(nq // QUERIES_PER_THREAD, CORES)))
         # search_c is the native method without faiss's Python checks.
         self._native.search_c(nq, pointer(queries), k, pointer(scores), pointer(rows), self._params_of(ef))
         return scores, rows

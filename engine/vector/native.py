@@ -11,6 +11,7 @@ process; searches then run side by side instead.
 """
 
 import os
+import threading
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -28,9 +29,23 @@ pointer = faiss.swig_ptr
 """Address of a C-contiguous array as faiss takes it; the caller keeps the array alive."""
 
 
+# Every search would take the GIL twice more to look whether Ctrl-C was pressed, and wait for it each time.
+faiss.InterruptCallback.clear_instance()
+
+
+class _Set(threading.local):
+    threads = 0
+
+
+_set = _Set()
+
+
 def use_threads(count: int) -> None:
     """OpenMP threads of faiss calls from this thread from now on (the setting is per thread)."""
-    faiss.omp_set_num_threads(count)
+    # The native call drops the GIL: with other threads waiting for it, a costly way to change nothing.
+    if _set.threads != count:
+        faiss.omp_set_num_threads(count)
+        _set.threads = count
 
 
 def empty_result(nq: int, k: int) -> tuple[np.ndarray, np.ndarray]:

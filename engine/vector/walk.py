@@ -44,7 +44,7 @@ def search_graph(
         return _filtered(graph, queries, k, wide, allowed, survivors=survivors)
     scores, found = graph.walk(queries, k, wide)
     # Many copies of one vector can cut a graph in two: a walk that ends early is no answer.
-    if found[:, wanted - 1].min() < 0:
+    if (found.item(wanted - 1) if len(queries) == 1 else found[:, wanted - 1].min()) < 0:
         short = np.flatnonzero(found[:, wanted - 1] < 0)
         scores[short], found[short] = graph.scan(queries[short], k, None)
     return scores, found

@@ -1,8 +1,6 @@
 """Putting a proxy on a port: which server, TLS, refusals, and stopping."""
 
 import asyncio
-import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,8 @@ from storage.catalog import Catalog
 from tests.fakes import FakeCoordinator, FakeLog, FakeMeta, FakeNodes, FakeQueryNode
 
 LISTENERS = ["native", "grpc"]
+TLS = Path(__file__).parents[1] / "tls"
+"""A self-signed certificate of localhost and its key, good for a hundred years."""
 
 
 @pytest.fixture
@@ -113,13 +113,8 @@ async def test_a_taken_port_is_refused(proxy: Proxy, kind: str) -> None:
     await listener.stop(0)
 
 
-async def test_tls(proxy: Proxy, tmp_path: Path) -> None:
-    if shutil.which("openssl") is None:
-        pytest.skip("makes its certificate with openssl")
-    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
-    make = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
-    command = [*make.split(), "-keyout", key, "-out", cert]
-    await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
+async def test_tls(proxy: Proxy) -> None:
+    cert, key = TLS / "localhost.pem", TLS / "localhost.key"
     listener = await serve(proxy, ServerSettings(host="localhost", port=0, tls_cert=str(cert), tls_key=str(key)))
     credentials = grpc.ssl_channel_credentials(cert.read_bytes())
     assert await version(aio.secure_channel(f"localhost:{listener.port}", credentials))
