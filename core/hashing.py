@@ -1,4 +1,4 @@
-"""One hash of a primary key, the same on every machine and for ever: shards and bloom filters use it."""
+"""One hash of a key, the same on every machine and for ever: shards, partitions and bloom filters use it."""
 
 import numpy as np
 import pyarrow as pa
@@ -23,3 +23,10 @@ def shard_of(keys: pa.Array, shards: int) -> np.ndarray:
     if shards == 1:
         return np.zeros(len(keys), np.int64)
     return (hash_keys(keys) % np.uint64(shards)).astype(np.int64)
+
+
+def partition_of(keys: pa.Array, partitions: int) -> np.ndarray:
+    """int64 [n]: the place of each partition key's partition; null lies with 0 or the empty string."""
+    if keys.null_count:
+        keys = keys.fill_null("" if pa.types.is_string(keys.type) else 0)
+    return (hash_keys(keys) % np.uint64(partitions)).astype(np.int64)

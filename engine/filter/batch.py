@@ -54,6 +54,10 @@ class Batch:
             found = self._vectors[name] = vector(self.column(name))
         return found
 
+    def parsed(self, name: str) -> bool:
+        """Whether ``documents`` of a column has nothing left to parse."""
+        return name in self._documents or (self._parent is not None and name in self._parent._documents)
+
     def documents(self, name: str) -> Sequence[Any]:
         """The parsed values of a JSON column; None where the column is null."""
         found = self._documents.get(name)

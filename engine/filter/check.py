@@ -51,6 +51,7 @@ class _Checker:
     def __init__(self, schema: Schema, params: Mapping[str, Any]) -> None:
         self._schema = schema
         self._params = params
+        self._names: dict[syntax.Name, Value] = {}
 
     # --- predicates --------------------------------------------------------------------------
     def predicate(self, node: syntax.Syntax, negated: bool, depth: int) -> Predicate:
@@ -165,7 +166,10 @@ class _Checker:
             raise FilterError(f"filter is nested {depth} deep, the limit is {FILTER_DEPTH_MAX}")
         match node:
             case syntax.Name(name, keys):
-                return self._name(name, keys)
+                found = self._names.get(node)
+                if found is None:
+                    found = self._names[node] = self._name(name, keys)
+                return found
             case syntax.Literal(value):
                 return fit.literal(value)
             case syntax.Literals(values):

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from core.errors import FilterError
-from core.schema import Schema
+from core.schema import Field, Schema
 from engine.filter import prune
 from engine.filter.batch import Batch
 from engine.filter.evaluate import holds
@@ -55,6 +55,10 @@ class Filter:
         name in ``fields``. The result is the caller's to change.
         """
         return holds(self.tree, Batch(column, rows))
+
+    def values(self, field: Field) -> pa.Array | None:
+        """Distinct values of the field, of its Arrow type, outside of which no row matches; None = unknown."""
+        return prune.values(self.tree, field)[0]
 
     def may_match(self, bounds: Mapping[str, tuple[Any, Any, int]]) -> bool:
         """False only if no row of a segment can match.
@@ -134,7 +138,7 @@ def _compile(text: str, schema: Schema, params: Mapping[str, Any]) -> Filter:
         if len(text) <= LONG_CHARACTERS:
             _parsed.put(text, parsed, len(text))
     tree = check(parsed.tree, schema, params)
-    keys, exact = prune.keys(tree, schema.primary)
+    keys, exact = prune.values(tree, schema.primary)
     return Filter(parsed.shape, fields(tree), keys, exact, tree)
 
 

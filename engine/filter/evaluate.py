@@ -11,31 +11,12 @@ import numpy as np
 import pyarrow as pa
 
 from core.types import DataType
-from engine.filter import arrays, documents
+from engine.filter import arrays, documents, tree
 from engine.filter.arithmetic import calculate, calculate_columns
 from engine.filter.batch import Batch, Vector, as_bool, both, member, validity, vector
 from engine.filter.documents import OPERATORS
 from engine.filter.kernels import pc
-from engine.filter.tree import (
-    And,
-    Arithmetic,
-    Call,
-    Column,
-    Compare,
-    Constant,
-    Element,
-    In,
-    IsNull,
-    Like,
-    Literal,
-    Not,
-    Or,
-    Path,
-    PathIn,
-    Predicate,
-    Test,
-    Value,
-)
+from engine.filter.screening import candidates
 
 SLICE_ROWS = 16_384
 """JSON rows parsed and held at a time."""
@@ -50,20 +31,20 @@ _STRING_OPERATORS: dict[str, Callable[..., pa.BooleanArray]] = {
 }
 
 
-def holds(node: Predicate, batch: Batch) -> np.ndarray:
+def holds(node: tree.Predicate, batch: Batch) -> np.ndarray:
     """bool [rows]: where the predicate is true. The array is the caller's."""
-    if isinstance(node, And | Or):
-        return _junction(node, batch, isinstance(node, And))
-    if isinstance(node, Constant):
+    if isinstance(node, tree.And | tree.Or):
+        return _junction(node, batch, isinstance(node, tree.And))
+    if isinstance(node, tree.Constant):
         return np.full(batch.rows, node.value)
-    if isinstance(node, Not):
+    if isinstance(node, tree.Not):
         values, valid = test(node.test, batch)
         return ~values if valid is None else valid & ~values
     values, valid = test(node, batch)
     return values if valid is None else values & valid
 
 
-def _junction(node: And | Or, batch: Batch, conjunction: bool) -> np.ndarray:
+def _junction(node: tree.And | tree.Or, batch: Batch, conjunction: bool) -> np.ndarray:
     result = np.full(batch.rows, conjunction)
     for operand in node.cheap:
         if conjunction:
@@ -77,87 +58,96 @@ def _junction(node: And | Or, batch: Batch, conjunction: bool) -> np.ndarray:
         rows = open_rows[first : first + SLICE_ROWS]
         undecided = batch.take(rows)
         for operand in node.costly:
-            kept = np.flatnonzero(holds(operand, undecided) == conjunction)
+            kept = np.flatnonzero(_holds_costly(operand, undecided) == conjunction)
             result[np.delete(rows, kept)] = not conjunction
             rows, undecided = rows[kept], undecided.take(kept)
     return result
 
 
-def test(node: Test, batch: Batch) -> Vector:  # noqa: PLR0911 (one per kind of node)
+def _holds_costly(node: tree.Predicate, batch: Batch) -> np.ndarray:
+    rows = candidates(node, batch)
+    if rows is None:
+        return holds(node, batch)
+    result = np.zeros(batch.rows, bool)
+    result[rows] = holds(node, batch.take(rows))
+    return result
+
+
+def test(node: tree.Test, batch: Batch) -> Vector:  # noqa: PLR0911 (one per kind of node)
     """Truth and validity of one test."""
     match node:
-        case Compare(op, left, right):
+        case tree.Compare(op, left, right):
             return _compare(op, left, right, batch)
-        case In(value, values):
+        case tree.In(value, values):
             column = _column(value, batch)
             return member(column, values), validity(column)
-        case PathIn(value, wanted, types):
+        case tree.PathIn(value, wanted, types):
             return documents.member(_json(value, batch), wanted, types)
-        case Like(value, pattern):
+        case tree.Like(value, pattern):
             strings = _strings(value, batch)
             return pattern.match(strings), validity(strings)
-        case IsNull(Path() as value) if value.keys:
+        case tree.IsNull(tree.Path() as value) if value.keys:
             return ~documents.present(_json(value, batch)), None
-        case IsNull(value):
+        case tree.IsNull(value):
             valid = validity(_column(value, batch))
             return np.zeros(batch.rows, bool) if valid is None else ~valid, None
-        case Call(function, arguments):
+        case tree.Call(function, arguments):
             return function.evaluate(batch, *arguments)
     raise AssertionError(f"no such test: {node}")
 
 
-def _compare(op: str, left: Value, right: Value, batch: Batch) -> Vector:
+def _compare(op: str, left: tree.Value, right: tree.Value, batch: Batch) -> Vector:
     if left.type is DataType.JSON:
-        assert isinstance(right, Literal)
+        assert isinstance(right, tree.Literal)
         return documents.compare(_json(left, batch), op, right.value, right.type)
     if left.type is DataType.VARCHAR:
         x = _column(left, batch)
-        y = pa.scalar(right.value) if isinstance(right, Literal) else _column(right, batch)
+        y = pa.scalar(right.value) if isinstance(right, tree.Literal) else _column(right, batch)
         result = _STRING_OPERATORS[op](x, y)
         return as_bool(result), validity(result)
     x, x_valid = _vector(left, batch)
-    if isinstance(right, Literal):
+    if isinstance(right, tree.Literal):
         # A plain Python number takes the type of the column: no copy of the column is made.
         return OPERATORS[op](x, right.value), x_valid  # type: ignore[return-value]
     y, y_valid = _vector(right, batch)
     return OPERATORS[op](x, y), both(x_valid, y_valid)  # type: ignore[return-value]
 
 
-def _column(value: Value, batch: Batch) -> pa.Array:
+def _column(value: tree.Value, batch: Batch) -> pa.Array:
     match value:
-        case Column(name) | Path(name):
+        case tree.Column(name) | tree.Path(name):
             return batch.column(name)
-        case Element(name, index):
+        case tree.Element(name, index):
             return arrays.element(batch.column(name), index)
     raise AssertionError(f"not a column: {value}")
 
 
-def _vector(value: Value, batch: Batch) -> Vector:
+def _vector(value: tree.Value, batch: Batch) -> Vector:
     match value:
-        case Literal(number):
+        case tree.Literal(number):
             return np.array([number]), None
-        case Arithmetic(op, left, right):
+        case tree.Arithmetic(op, left, right):
             return calculate_columns(op, _vector(left, batch), _vector(right, batch))
-        case Call(function, arguments):
+        case tree.Call(function, arguments):
             return function.evaluate(batch, *arguments)
-        case Column(name):
+        case tree.Column(name):
             return batch.vector(name)
     return vector(_column(value, batch))
 
 
-def _json(value: Value, batch: Batch) -> Sequence[Any]:
+def _json(value: tree.Value, batch: Batch) -> Sequence[Any]:
     match value:
-        case Path(name, keys):
+        case tree.Path(name, keys):
             return documents.select(batch.documents(name), keys)
-        case Literal(number):
+        case tree.Literal(number):
             return [number] * batch.rows
-        case Arithmetic(op, left, right):
+        case tree.Arithmetic(op, left, right):
             pairs = zip(_json(left, batch), _json(right, batch), strict=True)
             return [calculate(op, x, y) for x, y in pairs]
     raise AssertionError(f"not a JSON value: {value}")
 
 
-def _strings(value: Value, batch: Batch) -> pa.Array:
-    if not isinstance(value, Path):
+def _strings(value: tree.Value, batch: Batch) -> pa.Array:
+    if not isinstance(value, tree.Path):
         return _column(value, batch)
     return pa.array([v if type(v) is str else None for v in _json(value, batch)], pa.string())

@@ -13,6 +13,7 @@ from engine.filter.literals import INT64_MAX, INT64_MIN
 from engine.filter.tree import Compare, In, Literal, Not, Test, Value
 
 NUMBERS = INTEGERS | FLOATS
+_LIMITS = {t: (int(np.iinfo(n).min), int(np.iinfo(n).max)) for t in INTEGERS if (n := TYPES[t].numpy)}
 _LITERAL_TYPES = {bool: DataType.BOOL, int: DataType.INT64, float: DataType.DOUBLE, str: DataType.VARCHAR}
 _ACCEPTED = {
     **dict.fromkeys(NUMBERS, frozenset({int, float})),
@@ -52,16 +53,18 @@ def compare_literal(op: str, value: Value, other: Literal) -> Test | Not:
     x = other.value
     if value.type is DataType.FLOAT:
         return Compare(op, value, Literal(_float32(x), DataType.FLOAT))
+    if value.type is DataType.DOUBLE:
+        return Compare(op, value, Literal(float(x), DataType.DOUBLE))
     if value.type not in INTEGERS:
         return Compare(op, value, other)
     if type(x) is float and not x.is_integer():
         if op in ("==", "!="):
             return _all_or_none(op == "!=", value)
         op, x = {"<": "<=", "<=": "<=", ">": ">", ">=": ">"}[op], math.floor(x)
-    limits = np.iinfo(TYPES[value.type].numpy or np.int64)
-    if x > limits.max:
+    least, most = _LIMITS[value.type]
+    if x > most:
         return _all_or_none(op in ("<", "<=", "!="), value)
-    if x < limits.min:
+    if x < least:
         return _all_or_none(op in (">", ">=", "!="), value)
     return Compare(op, value, Literal(int(x), value.type))
 

@@ -63,6 +63,20 @@ def floating(text: str) -> float:
     return value
 
 
+def scalar(text: str) -> bool | int | float | str:
+    """The value of any literal, its sign included."""
+    if text[0] in "'\"":
+        return string(text)
+    lower = text.lower()
+    if lower in ("true", "false"):
+        return lower == "true"
+    return -_number(lower[1:]) if lower[0] == "-" else _number(lower)
+
+
+def _number(text: str) -> int | float:
+    return integer(text) if text.isdecimal() or text[:2] in ("0x", "0b") else floating(text)
+
+
 def plain_list(text: str) -> list[Any]:
     """The values of a list of plain literals, ``[1, 'a', true]``."""
     if "\\" not in text and "'" not in text:

@@ -70,7 +70,7 @@ def _parse(text: str) -> Parsed:
     token: Token | None = None
     for token in session.iter_parse():
         kind = token.type
-        shape.append(_SHAPES.get(kind) or _SPACE.sub("", token))
+        shape.append(_SHAPES.get(kind) or _shape(token))
         if kind in _OPENING:
             depth += 1
             brackets += 1
@@ -78,8 +78,8 @@ def _parse(text: str) -> Parsed:
                 raise FilterError(f"filter is nested {depth} deep, the limit is {FILTER_DEPTH_MAX}")
         elif kind in _CLOSING:
             depth -= 1
-        elif kind not in _GLUE:
-            terms += 1
+        else:
+            terms += _TERMS.get(kind, 1)
         if terms > FILTER_TERMS_MAX or brackets > FILTER_TERMS_MAX:
             raise FilterError(f"filter has {max(terms, brackets)} terms or more, the limit is {FILTER_TERMS_MAX}")
     return Parsed(session.feed_eof(token), " ".join(shape))
@@ -89,7 +89,7 @@ _STRING = re.compile(r"""\"(?:[^"\\]|\\[\s\S])*+"|'(?:[^'\\]|\\[\s\S])*+'""")
 _LIST = re.compile(rf"\[(?:[\d\s,.+\-eE]|{_STRING.pattern})*+\]")
 _SPACE = re.compile(r"\s+")
 _OPENING, _CLOSING = frozenset({"LPAR", "LSQB", "CALL"}), frozenset({"RPAR", "RSQB"})
-_GLUE = frozenset({"_AND", "_OR"})
+_TERMS = {"_AND": 0, "_OR": 0, "TEST": 3}
 _SHAPES = {
     **dict.fromkeys(("INTEGER", "FLOAT", "BOOLEAN", "STRING", "TEMPLATE"), "?"),
     "LITERALS": "[?]",
@@ -104,6 +104,26 @@ _SHAPES = {
 }
 
 
+_TEST = re.compile(
+    rf"((?:\$meta|\w+)(?:\s*\[\s*(?:\d+|{_STRING.pattern})\s*\])*+)\s*+([<>=!]=?|like)\s*+([\s\S]*\S)\s*", re.IGNORECASE
+)
+
+
+def _split(test: Token) -> Token:
+    """Gives a comparison that is one token its parts as value: path, operator, literal."""
+    match = _TEST.fullmatch(test)
+    assert match is not None
+    test.value = match.groups()
+    return test
+
+
+def _shape(token: Token) -> str:
+    if token.type != "TEST":
+        return _SPACE.sub("", token)
+    path, op, _ = token.value
+    return f"{_SPACE.sub('', path)} {op.lower()} ?"
+
+
 def _explain(text: str, error: UnexpectedInput) -> str:
     """Milvus's wording: the column counts from 0; at the end of the text the last word is to blame."""
     if isinstance(error, UnexpectedToken) and error.token.type == "$END":
@@ -114,7 +134,9 @@ def _explain(text: str, error: UnexpectedInput) -> str:
         return f"line {line}:{column} no viable alternative at input '{last}'"
     where = f"line {error.line}:{error.column - 1}"
     if isinstance(error, UnexpectedToken):
-        return f"{where} no viable alternative at input '{error.token[:40]}'"
+        # Of a comparison that is one token it is the name that has no place there.
+        token = error.token.value[0] if error.token.type == "TEST" else error.token
+        return f"{where} no viable alternative at input '{token[:40].rstrip()}'"
     return f"{where} token recognition error at: '{text[error.pos_in_stream or 0]}'"
 
 
@@ -122,7 +144,12 @@ def _explain(text: str, error: UnexpectedInput) -> str:
 def _parser() -> Lark:
     """Built on first use: it takes about 60 ms, which a server's start need not wait for."""
     grammar = files("engine.filter").joinpath("grammar.lark").read_text()
-    return Lark(grammar, parser="lalr", maybe_placeholders=False, transformer=_Builder())
+    return Lark(
+        grammar, parser="lalr", maybe_placeholders=False, transformer=_Builder(), lexer_callbacks={"TEST": _split}
+    )
+
+
+_COMPARISONS = frozenset({"==", "!=", "<", "<=", ">", ">="})
 
 
 @v_args(inline=True)
@@ -163,6 +190,11 @@ class _Builder(Transformer[Token, Syntax]):
         if isinstance(operand, Literal) and not isinstance(operand.value, bool | str):
             return Literal(-operand.value) if sign == "-" else operand
         return Signed(sign == "-", operand)
+
+    def test(self, token: Token) -> Syntax:
+        path, op, literal = token.value
+        name, value = _name(path), Literal(literals.scalar(literal))
+        return Comparison((name, value), (op,)) if op in _COMPARISONS else Match(name, value)
 
     def power(self, left: Syntax, right: Syntax) -> Syntax:
         return Arithmetic("**", left, right)
@@ -207,6 +239,8 @@ _KEY = re.compile(rf"\[\s*(?:({_STRING.pattern})|(\d+))\s*\]")
 
 
 def _name(text: str) -> Name:
+    if "[" not in text:
+        return Name(str(text), ())
     name = text.partition("[")[0].rstrip()
     keys = tuple(literals.string(quoted) if quoted else int(bare) for quoted, bare in _KEY.findall(text, len(name)))
     return Name(name, keys)

@@ -1,4 +1,4 @@
-"""What a typed tree says without reading rows: whether a segment can match, and which keys can."""
+"""What a typed tree says without reading rows: whether a segment can match, and with which values."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -78,20 +78,20 @@ def _any_between(values: pa.Array, low: Any, high: Any) -> bool:
     return bool(pc.any(between).as_py())
 
 
-def keys(node: Predicate, primary: Field) -> tuple[pa.Array | None, bool]:
-    """The primary keys a matching row can have (None = any), distinct; and whether the predicate is
+def values(node: Predicate, field: Field) -> tuple[pa.Array | None, bool]:
+    """The values of a field a matching row can have (None = any), distinct; and whether the predicate is
     exactly membership in them."""
     match node:
         case Constant(False):
-            return pa.array([], arrow_type(primary.type)), True
-        case Compare("==", Column(name), Literal(value)) if name == primary.name:
-            return pa.array([value], arrow_type(primary.type)), True
-        case In(Column(name), values) if name == primary.name:
-            return values, True
+            return pa.array([], arrow_type(field.type)), True
+        case Compare("==", Column(name), Literal(value)) if name == field.name:
+            return pa.array([value], arrow_type(field.type)), True
+        case In(Column(name), wanted) if name == field.name:
+            return wanted, True
         case And():
-            return _intersection([keys(operand, primary) for operand in node.operands])
+            return _intersection([values(operand, field) for operand in node.operands])
         case Or():
-            return _union([keys(operand, primary) for operand in node.operands])
+            return _union([values(operand, field) for operand in node.operands])
     return None, False
 
 
