@@ -8,13 +8,13 @@ suites match on them.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from core.catalog import DEFAULT_DATABASE, DEFAULT_PARTITION, Collection, Index, Partition, Placement, Shard
+from coordinator.placement import RoleNodes, place
+from core.catalog import DEFAULT_DATABASE, DEFAULT_PARTITION, Collection, Index, Partition, Shard
 from core.errors import (
     CollectionNotFound,
     DatabaseNotFound,
     IndexNotFound,
     InvalidArgument,
-    NotYet,
     PartitionNotFound,
     Refused,
 )
@@ -55,13 +55,13 @@ class Context:
     """What a decision may use beside the present state.
 
     ids: fresh, ``ids_needed`` of them. ends: of each channel of the log, for ``CreateCollection``.
-    placement: where the shards of the collection go should it be loaded; None = no query node lives.
+    query_nodes: to place the collection on should it be loaded.
     """
 
     ids: Sequence[int]
     timestamp: int
     ends: Sequence[Position] = ()
-    placement: Placement | None = None
+    query_nodes: RoleNodes = RoleNodes()
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def decide(change: CatalogChange, present: Present, context: Context) -> Decisio
         case DropPartition():
             new = _drop_partition(change, old)
         case Load():
-            new = _load(change, old)
+            new = _load(change, old, context)
         case Release():
             new = _release(change, old)
         case CreateIndex():
@@ -225,12 +225,18 @@ def _drop_partition(change: DropPartition, old: Collection) -> Collection:
 
 
 # --- loading ---------------------------------------------------------------------------------
-def _load(change: Load, old: Collection) -> Collection:
+def _load(change: Load, old: Collection, context: Context) -> Collection:
     asked = _partition_ids(change.partitions, old)
     if any(f.id not in old.index_by_field for f in old.schema.vectors):
         raise IndexNotFound(f"index not found[collection={old.name}]")
-    if change.replicas > 1:
-        raise NotYet(f"{change.replicas} replicas are not served by this version yet: load one")
+    nodes = len(context.query_nodes.usable)
+    # One replica may wait for its first node.
+    if change.replicas > max(nodes, 1):
+        raise Refused(
+            f"when load {change.replicas} replica count: service resource insufficient"
+            f"[currentStreamingNode={nodes}][expectedStreamingNode={change.replicas}]"
+        )
+    old = replace(old, replicas=change.replicas or (old.replicas if old.loaded else 1))
     if not change.partitions:
         return replace(old, loaded=tuple(p.id for p in old.partitions), load_all=True)
     return replace(old, loaded=tuple(p.id for p in old.partitions if p.id in asked or p.id in old.loaded))
@@ -251,8 +257,8 @@ def _partition_ids(names: Sequence[str], collection: Collection) -> frozenset[Pa
 
 
 def _placement_writes(old: Collection, new: Collection, context: Context) -> tuple[Put | Delete, ...]:
-    if new.loaded and not old.loaded and context.placement is not None:
-        return (Put(keys.placement(new.id), keys.encode(replace(context.placement, collection=new.id))),)
+    if new.loaded and not old.loaded and (placement := place(context.query_nodes, new)) is not None:
+        return (Put(keys.placement(new.id), keys.encode(placement)),)
     if old.loaded and not new.loaded:
         return (Delete(keys.placement(new.id)),)
     return ()

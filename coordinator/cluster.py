@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
+from coordinator.placement import Ready, RoleNodes
 from coordinator.state import ClusterState
 from core.catalog import ChannelOwner, Collection, Garbage
 from core.errors import CollectionNotFound, Timeout
@@ -23,18 +24,19 @@ class ClusterPicture:
         self.manifests: Mirror[Manifest] = Mirror(meta, keys.MANIFESTS, Manifest)
         self.owners: Mirror[ChannelOwner] = Mirror(meta, keys.OWNERS, ChannelOwner)
         self.nodes: Mirror[str] = Mirror(meta, keys.NODES, str)
+        self.drains: Mirror[str] = Mirror(meta, keys.DRAINS, str)
         self.garbage: Mirror[Garbage] = Mirror(meta, keys.GARBAGE, Garbage)
         self._moved = asyncio.Event()
 
     async def start(self) -> None:
         await self.catalog.start()
-        for mirror in (self.manifests, self.owners, self.nodes, self.garbage):
+        for mirror in (self.manifests, self.owners, self.nodes, self.drains, self.garbage):
             await mirror.start()
         for mirror in (self.manifests, self.owners, self.catalog.collections):
             mirror.listen(self._note, replay=False)
 
     async def close(self) -> None:
-        for mirror in (self.garbage, self.nodes, self.owners, self.manifests):
+        for mirror in (self.garbage, self.drains, self.nodes, self.owners, self.manifests):
             await mirror.close()
         await self.catalog.close()
 
@@ -64,21 +66,24 @@ class ClusterPicture:
         self.catalog.collections.listen(note)
         self.manifests.listen(note)
 
-    def living(self, role: str) -> frozenset[NodeId]:
-        """The nodes of a role whose registration is alive."""
-        prefix = keys.node(role, NodeId(""))
-        return frozenset(NodeId(k.removeprefix(prefix)) for k in self.nodes.values if k.startswith(prefix))
+    def role_nodes(self, role: str) -> RoleNodes:
+        """The nodes of a role."""
+        node, drain = keys.node(role, NodeId("")), keys.drain(role, NodeId(""))
+        living = frozenset(NodeId(k.removeprefix(node)) for k in self.nodes.values if k.startswith(node))
+        drains = (NodeId(k.removeprefix(drain)) for k in self.drains.values if k.startswith(drain))
+        return RoleNodes(living, living.intersection(drains))
 
-    def state(self, channels: int) -> ClusterState:
+    def state(self, channels: int, ready: Ready = ()) -> ClusterState:
         """What ``coordinator.state`` decides from."""
         owners, placements, collections = self.owners, self.catalog.placements, self.catalog.collections
         return ClusterState(
             channels=channels,
-            data_nodes=self.living("datanode"),
-            query_nodes=self.living("querynode"),
+            data_nodes=self.role_nodes("datanode"),
+            query_nodes=self.role_nodes("querynode"),
             owners={Channel(int(k.split("/")[1])): (v, owners.revisions[k]) for k, v in owners.values.items()},
             collections={v.id: (v, collections.revisions[k]) for k, v in collections.values.items()},
             placements={v.collection: (v, placements.revisions[k]) for k, v in placements.values.items()},
+            ready=ready,
         )
 
     async def until(self, true: Callable[[], bool], timeout_s: float, what: str) -> None:

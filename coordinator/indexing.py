@@ -10,7 +10,7 @@ from coordinator.ids import Ids
 from coordinator.index_plan import Build, missing, with_index
 from coordinator.leadership import Leadership
 from core.background import Background
-from core.errors import SheafError
+from core.errors import SheafError, Unavailable
 from core.failpoints import failpoint
 from core.ids import CollectionId, IndexId, SegmentId
 from core.manifest import IndexFile, Manifest
@@ -46,8 +46,9 @@ class IndexScheduler:
         self._changed: set[CollectionId] = set()
         self._missing: dict[CollectionId, list[Build]] = {}
         self._running: dict[Key, asyncio.Task[None]] = {}
-        self._busy: set[int] = set()
-        """Index nodes that are building, by place in ``Nodes.index_nodes()``."""
+        self._busy: set[IndexNode] = set()
+        self._avoided: dict[IndexNode, float] = {}
+        """Index nodes that were lost in the middle of a build, until when others come first."""
         self._retry_at: dict[Key, float] = {}
         self.errors: dict[IndexId, str] = {}
         """Why the last build of an index failed; gone once one succeeds."""
@@ -73,10 +74,12 @@ class IndexScheduler:
             if b.key not in self._running and self._retry_at.get(b.key, 0.0) <= now
         ]
         waiting.sort(key=lambda b: -b.segment.rows)
-        free = [n for n in range(len(nodes)) if n not in self._busy]
-        for place, build in zip(free, waiting, strict=False):
-            self._busy.add(place)
-            run = self._build(nodes[place], place, build)
+        self._avoided = {n: until for n, until in self._avoided.items() if until > now and n in nodes}
+        # A lost node is asked again when there is no other.
+        free = sorted((n for n in nodes if n not in self._busy), key=lambda n: n in self._avoided)
+        for node, build in zip(free, waiting, strict=False):
+            self._busy.add(node)
+            run = self._build(node, build)
             self._running[build.key] = asyncio.create_task(run, name=f"index build {build.segment.id}")
 
     async def close(self) -> None:
@@ -101,10 +104,14 @@ class IndexScheduler:
         wanted = {b.key for builds in self._missing.values() for b in builds}
         self._retry_at = {k: at for k, at in self._retry_at.items() if k in wanted}
 
-    async def _build(self, node: IndexNode, place: int, build: Build) -> None:
+    async def _build(self, node: IndexNode, build: Build) -> None:
         try:
             (id,) = await self._ids.some(1)
-            file = await node.build(build.task(id))
+            try:
+                file = await node.build(build.task(id))
+            except Unavailable:
+                self._avoided[node] = time.monotonic() + self._settings.index_retry_s
+                raise
             failpoint("index.before_commit")
             await self._commit(build, file)
             failpoint("index.committed")
@@ -112,9 +119,10 @@ class IndexScheduler:
         except Exception as e:
             # The segment may have been compacted away under the builder: that is no failure.
             if self._still_missing(build):
-                self._fail(build, e)
+                elsewhere = node in self._avoided and any(n not in self._avoided for n in self._nodes.index_nodes())
+                self._fail(build, e, 0.0 if elsewhere else self._settings.index_retry_s)
         finally:
-            self._busy.discard(place)
+            self._busy.discard(node)
             self._running.pop(build.key, None)
             self.mark(build.shard.collection)
 
@@ -140,9 +148,9 @@ class IndexScheduler:
         manifests = self._picture.manifests_of(collection) if collection else []
         return collection is not None and build.key in {b.key for b in missing(collection, manifests, self._rows_min)}
 
-    def _fail(self, build: Build, error: Exception) -> None:
-        self._retry_at[build.key] = time.monotonic() + self._settings.index_retry_s
+    def _fail(self, build: Build, error: Exception, pause_s: float) -> None:
+        self._retry_at[build.key] = time.monotonic() + pause_s
         self.errors[build.index.id] = str(error)
         say = log.warning if isinstance(error, SheafError | OSError) else log.exception
         say("index build failed, trying again", shard=str(build.shard), segment=build.segment.id, error=str(error))
-        asyncio.get_running_loop().call_later(self._settings.index_retry_s, self._loop.wake)
+        asyncio.get_running_loop().call_later(pause_s, self._loop.wake)

@@ -1,15 +1,21 @@
 """One coordinator leads: it holds the leader key by a lease, and every commit is conditional on it."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing, suppress
 
 import structlog
 
 from core.errors import Conflict, Fenced, NotReady, SheafError
-from core.ids import NodeId
+from core.ids import NodeId, Revision
 from storage import keys
 from storage.manifests import Authority
 from storage.meta.port import Condition, MetaStore, Put
+
+LOOK_S = 10.0
+"""How often a standby that sees no change looks for itself whether somebody leads."""
+RETRY_S = 0.2
 
 log = structlog.get_logger()
 
@@ -18,7 +24,9 @@ class Leadership:
     """Campaigns until closed. ``gained`` and ``lost`` are awaited at each change of the guard.
 
     The lease alone proves nothing (its holder may have slept); the revision of the leader key does:
-    it is the epoch in ``authority``, and a commit under an old one conflicts.
+    it is the epoch in ``authority``, and a commit under an old one conflicts. A standby watches the key
+    and campaigns when it vanishes: at once after a leader that left, after what was left of the lease
+    of one that died.
     """
 
     def __init__(
@@ -43,9 +51,9 @@ class Leadership:
         return self._authority
 
     async def start(self) -> None:
-        """Leads when it returns, unless another one does."""
+        """Leads when it returns, unless another one does. Raises what the store raises."""
         await self._campaign()
-        self._task = asyncio.create_task(self._hold(), name="coordinator leadership")
+        self._task = asyncio.create_task(self._run(), name="coordinator leadership")
 
     async def close(self) -> None:
         if self._task:
@@ -53,42 +61,75 @@ class Leadership:
             await asyncio.gather(self._task, return_exceptions=True)
         await self._resign()
 
+    # --- standing by -------------------------------------------------------------------------
+    async def _run(self) -> None:
+        while True:
+            try:
+                if self._authority is None:
+                    await self._vacancy()
+                    await self._campaign()
+                else:
+                    await self._hold(self._authority)
+            except SheafError as e:
+                log.warning("coordinator can't campaign", node=self._node, error=str(e))
+                await asyncio.sleep(RETRY_S)
+
+    async def _vacancy(self) -> None:
+        """Returns when nobody leads."""
+        while True:
+            items, revision = await self._meta.list(keys.LEADER)
+            if all(item.key != keys.LEADER for item in items):
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._vanished(revision)
+
+    async def _vanished(self, after: Revision) -> None:
+        async with aclosing(self._meta.watch(keys.LEADER, after)) as batches:
+            async for batch in batches:
+                if any(event.key == keys.LEADER and event.value is None for event in batch):
+                    return
+
     async def _campaign(self) -> None:
         lease = await self._meta.grant(self._ttl_s)
         try:
             put = Put(keys.LEADER, self._node.encode(), lease)
-            epoch = await self._meta.commit([Condition(keys.LEADER, 0)], [put])  # type: ignore[arg-type]
+            epoch = await self._meta.commit([Condition(keys.LEADER, Revision(0))], [put])
         except Conflict:
             await self._meta.revoke(lease)
             return
         except SheafError:
-            # It may have happened: the lease ends by itself, and the key with it.
-            return
+            # It may have happened: with the lease the key goes, and somebody can win it.
+            with suppress(SheafError):
+                await self._meta.revoke(lease)
+            raise
         self._lease, self._authority = lease, Authority(keys.LEADER, epoch)
         log.info("coordinator leads", node=self._node, epoch=epoch)
         await self._gained()
 
-    async def _hold(self) -> None:
-        while True:
-            await asyncio.sleep(self._ttl_s / 3)
+    # --- leading -----------------------------------------------------------------------------
+    async def _hold(self, authority: Authority) -> None:
+        """Keeps the lease alive. Resigns when it has ended, when somebody else has the key, and when the
+        store was out of reach for so long that a standby may lead by now."""
+        interval_s = self._ttl_s / 3
+        renewed = time.monotonic()
+        pause_s = interval_s
+        while time.monotonic() - renewed < self._ttl_s:
+            await asyncio.sleep(pause_s)
+            asked = time.monotonic()
             try:
-                if self._authority is None:
-                    await self._campaign()
-                else:
+                async with asyncio.timeout(interval_s):
                     await self._meta.keep_alive(self._lease)
-            except Fenced:
-                log.warning("coordinator lost its lease", node=self._node)
-                await self._resign()
-                await self._try_again()
-            except SheafError as e:
-                log.warning("leader's heartbeat failed", node=self._node, error=str(e))
-
-    async def _try_again(self) -> None:
-        """At once: after a pause of this process, most likely nobody else wants to lead."""
-        try:
-            await self._campaign()
-        except SheafError as e:
-            log.warning("campaign failed", node=self._node, error=str(e))
+                    await authority.check(self._meta)
+            except Fenced as e:
+                log.warning("coordinator lost its lease", node=self._node, error=str(e))
+                break
+            except (SheafError, TimeoutError) as e:
+                log.warning("leader's heartbeat failed", node=self._node, error=str(e) or "no answer in time")
+                pause_s = interval_s / 4
+            else:
+                renewed, pause_s = asked, interval_s
+        await self._resign()
 
     async def _resign(self) -> None:
         if self._authority is None:

@@ -5,7 +5,9 @@ and ``index_plan``; here decisions are committed, conditional on leading and on 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from itertools import islice
 
 import structlog
 
@@ -18,18 +20,18 @@ from coordinator.ids import Ids
 from coordinator.index_plan import indexed, without_index
 from coordinator.indexing import IndexScheduler
 from coordinator.leadership import Leadership
-from coordinator.placement import place
-from coordinator.state import reconcile
+from coordinator.placement import waits_for
+from coordinator.state import Move, reconcile
 from core.background import Background
-from core.catalog import Collection
+from core.catalog import Collection, Placement
 from core.clock import HybridClock
-from core.errors import Conflict, Fenced, Timeout, Unavailable
+from core.errors import Conflict, Fenced, LoadFailed, Timeout, Unavailable
 from core.failpoints import failpoint
 from core.ids import CollectionId, NodeId, PartitionId, Position, Revision, SegmentId, ShardId
 from core.manifest import Manifest
 from core.settings import CoordinatorSettings, IndexNodeSettings
-from rpc.reads import ShardPhase
-from rpc.roles import CatalogChange, CollectionStats, CompactionState, CreateCollection, IndexProgress, Nodes
+from rpc.reads import ShardPhase, ShardStatus
+from rpc.roles import CatalogChange, CollectionStats, CompactionState, CreateCollection, IndexProgress, Load, Nodes
 from storage import keys
 from storage.log.port import Log
 from storage.manifests import commit_manifest
@@ -39,6 +41,12 @@ from storage.objects.port import ObjectStore
 ATTEMPTS_MAX = 100
 FLUSH_DEADLINE_S = 120.0
 OWNER_RETRY_S = 0.2
+STATUS_DEADLINE_S = 2.0
+"""Longest wait for a query node to say how far its shards are."""
+MOVES_MAX = 32
+"""Moves of one commit."""
+TAKE_OVER_POLL_S = 0.1
+"""Pause between looks at shards that are about to change their leader."""
 RECONCILE_S = 30.0
 """Everything that matters wakes the loop; the pause is for what a crash of a node left."""
 
@@ -78,9 +86,14 @@ class CoordinatorService:
         self._picture.on_collection(self._indexing.mark)
         self._picture.on_collection(self._cleaner.mark)
         # Not for every DDL change: those commit the placement themselves.
-        for mirror in (self._picture.nodes, self._picture.owners):
+        for mirror in (self._picture.nodes, self._picture.drains, self._picture.owners):
             mirror.listen(lambda _key, _value: self._reconciling.wake(), replay=False)
+        self._picture.catalog.placements.listen(lambda _key, value: self._watch_over(value), replay=False)
         await self._leadership.start()
+
+    async def resign(self) -> None:
+        """Leads no more, for good: a standby takes over at once. Goes on answering what needs no leader."""
+        await self._leadership.close()
 
     async def close(self) -> None:
         await self._compactions.close()
@@ -107,6 +120,8 @@ class CoordinatorService:
             failpoint("ddl.committed")
             log.info("catalog changed", change=type(change).__name__, collection=name, revision=revision)
             await self._picture.catalog.wait(revision)
+            if isinstance(change, Load):
+                self._check_replicas(present.collection)
             return revision
         raise Conflict(f"collection {name}: lost {ATTEMPTS_MAX} races for a commit")
 
@@ -118,14 +133,28 @@ class CoordinatorService:
         placement = self._picture.catalog.placement(collection)
         if placement is None or not set(partitions) <= set(found.loaded):
             return 0
-        ready: set[ShardId] = set()
-        for leader in set(placement.leaders):
+        statuses = await self._statuses({n for r in placement.replicas for n in r.leaders})
+        led = {(n, s) for r in placement.replicas for n, s in zip(r.leaders, found.shard_ids, strict=False)}
+        # A replica on a lost node is left out as long as another one serves the shard.
+        led = {(n, s) for n, s in led if n in statuses or not any(s == other and m in statuses for m, other in led)}
+        ready = {(n, s.shard) for n, held in statuses.items() for s in held if s.phase is ShardPhase.READY}
+        served = {shard for _, shard in ready}
+        for status in (s for held in statuses.values() for s in held):
+            if status.shard.collection == collection and status.failure and status.shard not in served:
+                raise LoadFailed(status.failure)
+        return 100 * len(led & ready) // len(led) if led else 0
+
+    async def _statuses(self, nodes: Iterable[NodeId]) -> dict[NodeId, list[ShardStatus]]:
+        """What the query nodes that answer say of their shards."""
+
+        async def ask(node: NodeId) -> tuple[NodeId, list[ShardStatus]] | None:
             try:
-                statuses = await self._nodes.query_node(leader).shards()
-            except Unavailable:
-                continue
-            ready.update(s.shard for s in statuses if s.phase is ShardPhase.READY)
-        return 100 * sum(s in ready for s in found.shard_ids) // len(found.shards)
+                async with asyncio.timeout(STATUS_DEADLINE_S):
+                    return node, await self._nodes.query_node(node).shards()
+            except (Unavailable, TimeoutError):
+                return None
+
+        return dict(filter(None, await asyncio.gather(*map(ask, nodes))))
 
     async def flush(self, collection: CollectionId, timestamp: int) -> dict[ShardId, list[SegmentId]]:
         found = self._picture.collection(collection)
@@ -203,14 +232,45 @@ class CoordinatorService:
 
     async def _reconcile(self) -> None:
         authority = self._leadership.authority
-        for move in reconcile(self._picture.state(self._log.channels)):
+        moves = reconcile(self._picture.state(self._log.channels, await self._ready()))
+        while some := list(islice(moves, MOVES_MAX)):
             try:
-                await self._meta.commit((authority.condition, *move.conditions), [move.write])
+                await self._move(some)
             except Conflict:
                 # Decided from a picture that lagged; what changed wakes the next round.
                 await authority.check(self._meta)
-                continue
+                for move in some:
+                    with suppress(Conflict):
+                        await self._move([move])
+
+    async def _move(self, moves: Sequence[Move]) -> None:
+        """All of them in one commit."""
+        conditions = dict.fromkeys(c for move in moves for c in move.conditions)
+        authority = self._leadership.authority
+        await self._meta.commit((authority.condition, *conditions), [move.write for move in moves])
+        for move in moves:
             log.info("moved", key=move.write.key)
+
+    def _watch_over(self, placement: Placement | None) -> None:
+        if placement and waits_for(placement):
+            self._reconciling.wake()
+
+    def _check_replicas(self, before: Collection | None) -> None:
+        """Another number of replicas of what is loaded already is brought about in the background."""
+        now = self._picture.catalog.get(before.id) if before and before.loaded else None
+        if now and before and now.replicas != before.replicas:
+            self._reconciling.wake()
+
+    async def _ready(self) -> set[tuple[NodeId, ShardId]]:
+        """Of the nodes that are to lead a shard, those that could. Looks again soon while there are any."""
+        placements = self._picture.catalog.placements.values.values()
+        awaited = {pair for placement in placements for pair in waits_for(placement)}
+        if not awaited:
+            return set()
+        asyncio.get_running_loop().call_later(TAKE_OVER_POLL_S, self._reconciling.wake)
+        statuses = await self._statuses({node for node, _ in awaited})
+        ready = {(n, s.shard) for n, held in statuses.items() for s in held if s.phase is ShardPhase.READY}
+        return awaited & ready
 
     # --- parts of the above ------------------------------------------------------------------
     async def _present(self, database: str, name: str) -> Present:
@@ -230,10 +290,7 @@ class CoordinatorService:
         ends: Sequence[Position] = ()
         if isinstance(change, CreateCollection) and present.collection is None:
             ends = await self._log.end(range(self._log.channels))  # type: ignore[arg-type]  # Channel is int
-        placement = None
-        if present.collection is not None:
-            placement = place(self._picture.living("querynode"), present.collection)
-        return Context(ids, self._clock.now(), ends, placement)
+        return Context(ids, self._clock.now(), ends, self._picture.role_nodes("querynode"))
 
     def _flushed(self, collection: Collection, timestamp: int) -> bool:
         manifests = self._picture.manifests_of(collection)

@@ -1,11 +1,11 @@
 """Who should own and lead what, given who lives: a pure function from the cluster's state to commits."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from coordinator.placement import channel_owner, place
+from coordinator.placement import Ready, RoleNodes, channel_owners, place
 from core.catalog import ChannelOwner, Collection, Placement
-from core.ids import Channel, CollectionId, NodeId, Revision
+from core.ids import Channel, CollectionId, Revision
 from storage import keys
 from storage.meta.port import Condition, Delete, Put
 
@@ -14,15 +14,16 @@ from storage.meta.port import Condition, Delete, Put
 class ClusterState:
     """What is known. Each value comes with the revision of its key.
 
-    Nodes are those whose registration is alive.
+    ready: of the query nodes that are to lead a shard, those that have loaded it.
     """
 
     channels: int
-    data_nodes: frozenset[NodeId]
-    query_nodes: frozenset[NodeId]
+    data_nodes: RoleNodes
+    query_nodes: RoleNodes
     owners: Mapping[Channel, tuple[ChannelOwner, Revision]]
     collections: Mapping[CollectionId, tuple[Collection, Revision]]
     placements: Mapping[CollectionId, tuple[Placement, Revision]]
+    ready: Ready = ()
 
 
 @dataclass(frozen=True)
@@ -33,22 +34,23 @@ class Move:
     write: Put | Delete
 
 
-def reconcile(state: ClusterState) -> list[Move]:
-    """The moves that bring owners and placements in line with the living nodes; none = all is well.
+def reconcile(state: ClusterState) -> Iterator[Move]:
+    """The moves, decided as they are taken, that bring owners and placements in line with the living
+    nodes; none = all is well.
 
     Without a living node of a role nothing of that role moves: the old owner may only be slow to
     register again, and nobody could do better.
     """
-    return [*_owners(state), *_placements(state)]
+    yield from _owners(state)
+    yield from _placements(state)
 
 
 def _owners(state: ClusterState) -> Iterable[Move]:
-    for number in range(state.channels):
-        channel = Channel(number)
-        node = channel_owner(state.data_nodes, channel)
-        present, revision = state.owners.get(channel, (None, Revision(0)))
+    held = {channel: owner.node for channel, (owner, _) in state.owners.items()}
+    for channel, node in channel_owners(state.data_nodes, state.channels, held).items():
+        revision = state.owners[channel][1] if channel in held else Revision(0)
         # A new revision is a new epoch and stops the owner: never write what is already there.
-        if node is not None and present != ChannelOwner(node):
+        if held.get(channel) != node:
             key = keys.owner(channel)
             yield Move((Condition(key, revision),), Put(key, keys.encode(ChannelOwner(node))))
 
@@ -56,7 +58,8 @@ def _owners(state: ClusterState) -> Iterable[Move]:
 def _placements(state: ClusterState) -> Iterable[Move]:
     for id, (collection, collection_revision) in state.collections.items():
         present, revision = state.placements.get(id, (None, Revision(0)))
-        wanted = place(state.query_nodes, collection) if collection.loaded and not collection.dropped else None
+        loaded = collection.loaded and not collection.dropped
+        wanted = place(state.query_nodes, collection, present, state.ready) if loaded else None
         if wanted == present or (wanted is None and collection.loaded):
             continue
         key = keys.placement(id)

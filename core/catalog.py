@@ -94,11 +94,26 @@ class Collection:
 
 
 @dataclass(frozen=True)
+class Replica:
+    """One whole copy of a loaded collection in the memory of query nodes.
+
+    nodes: its members, among which each leader spreads its shard's sealed segments.
+    leaders: ``leaders[n]`` answers for shard n now.
+    coming: ``coming[n]`` is to lead shard n; where it differs it loads the shard, and becomes the
+    leader once it is ready or the present one is dead.
+    """
+
+    nodes: tuple[NodeId, ...]
+    leaders: tuple[NodeId, ...]
+    coming: tuple[NodeId, ...]
+
+
+@dataclass(frozen=True)
 class Placement:
-    """Which query nodes lead the shards of a loaded collection: ``leaders[n]`` for shard n."""
+    """The query nodes a loaded collection is on, replica by replica. No two replicas share a node."""
 
     collection: CollectionId
-    leaders: tuple[NodeId, ...]
+    replicas: tuple[Replica, ...]
 
 
 @dataclass(frozen=True)

@@ -150,6 +150,12 @@ class Corrupted(SheafError):
         super().__init__(f"corrupted: {what}: {why}")
 
 
+class LoadFailed(SheafError):
+    """A shard can't be loaded from what is stored; the message names the file."""
+
+    code, legacy = 5, 1
+
+
 class StartRefused(SheafError):
     """The process must not start on this data (held by another, other cluster, newer format)."""
 
@@ -181,3 +187,8 @@ class ObjectNotFound(SheafError):
 
 class Fenced(SheafError):
     """This node no longer owns what it tried to change."""
+
+
+class NotHeld(Unavailable):
+    """A worker does not hold what its leader asks for: it was restarted, or the leader was silent too
+    long. The leader has it held anew."""

@@ -9,10 +9,19 @@ from typing import Any
 
 
 def setting(
-    default: Any, doc: str, *, least: float | None = None, most: float | None = None, choices: tuple[str, ...] = ()
+    default: Any,
+    doc: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    choices: tuple[str, ...] = (),
+    secret: bool = False,
 ) -> Any:
-    """A dataclass field with its line of documentation and what it may be (bounds are included)."""
-    return field(default=default, metadata={"doc": doc, "least": least, "most": most, "choices": choices})
+    """A dataclass field with its line of documentation and what it may be (bounds are included).
+
+    secret: its value is never shown."""
+    metadata = {"doc": doc, "least": least, "most": most, "choices": choices, "secret": secret}
+    return field(default=default, metadata=metadata, repr=not secret)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +63,11 @@ class CoordinatorSettings:
     orphan_grace_s: float = setting(3600.0, "age at which the audit deletes objects nothing ever named", least=0)
     audit_interval_s: float = setting(6 * 3600.0, "pause between audits of the object store", least=0.01)
     index_retry_s: float = setting(5.0, "pause before a failed index build is tried again", least=0.01)
-    lease_ttl_s: float = setting(5.0, "life of a node's registration after its last heartbeat", least=0.5)
+    lease_ttl_s: float = setting(
+        2.0,
+        "life of the leader's lease after its last heartbeat, which standbys wait for; etcd counts seconds, 2 or more",
+        least=0.5,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +103,101 @@ class QueryNodeSettings:
         2_000_000, "estimated multiply-adds up to which a search runs on the event loop", least=0
     )
     session_ttl_s: float = setting(600.0, "how long an iterator's view is held after its last page", least=1)
+    spread_bytes: int = setting(
+        256 * 1024 * 1024, "bytes of a shard's segments from which several query nodes hold them", least=0
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSettings:
+    servers: str = setting("127.0.0.1:9092", "brokers to start from, host:port, separated by commas")
+    topic: str = setting("sheafdb", "topic of the log, made when missing; <topic>-properties is made beside it")
+    replication_factor: int = setting(
+        3, "copies of each record; 1 loses acknowledged writes with the machine", least=1, most=32_767
+    )
+    min_insync_replicas: int = setting(
+        2, "copies that must have a record before it is acknowledged", least=1, most=32_767
+    )
+    append_timeout_s: float = setting(
+        15.0, "how long a write waits to be acknowledged; then it may or may not be in the log", least=0.1
+    )
+    request_timeout_s: float = setting(10.0, "longest wait for one answer of a broker", least=1)
+    tls: str = setting("no", "whether connections are encrypted", choices=("yes", "no"))
+    tls_ca: str = setting("", "PEM file with the authorities that sign the brokers' certificates; empty = the usual")
+    tls_cert: str = setting("", "PEM file with this client's certificate; set with tls_key")
+    tls_key: str = setting("", "PEM file with this client's private key")
+    sasl: str = setting("no", "how to log in, if at all", choices=("no", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"))
+    user: str = setting("", "user to log in as")
+    password: str = setting("", "password of the user", secret=True)
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdSettings:
+    endpoints: str = setting("127.0.0.1:2379", "members of etcd, host:port,host:port,...; one that answers is used")
+    prefix: str = setting("sheafdb", "beginning of all keys: several clusters may share one etcd")
+    user: str = setting("", "user name; empty = etcd asks for none")
+    password: str = setting("", "password of the user", secret=True)
+    tls_ca: str = setting("", "PEM file with the authorities that sign etcd's certificates; turns TLS on")
+    tls_cert: str = setting("", "PEM file with the certificate this process shows etcd; set with tls_key")
+    tls_key: str = setting("", "PEM file with the key of tls_cert")
+    connect_timeout_s: float = setting(2.0, "longest wait for a member to answer before the next is tried", least=0.1)
+    request_timeout_s: float = setting(5.0, "longest time of one call, repeats of reads included", least=0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class S3Settings:
+    endpoint: str = setting("", "URL of an S3-compatible server, http://127.0.0.1:9000; empty = AWS S3")
+    region: str = setting("us-east-1", "region that requests are signed for")
+    bucket: str = setting("sheafdb", "bucket of the cluster's objects")
+    prefix: str = setting("", "beginning of all names in the bucket: several clusters may share one")
+    create_bucket: str = setting("yes", "whether a missing bucket is created at start", choices=("yes", "no"))
+    access_key: str = setting("", "access key; empty = the credential chain of AWS (environment, profile, role)")
+    secret_key: str = setting("", "secret key; set with access_key", secret=True)
+    session_token: str = setting("", "token of temporary credentials", secret=True)
+    addressing: str = setting(
+        "auto",
+        "path (endpoint/bucket), virtual (bucket.endpoint), or auto = path when an endpoint is set",
+        choices=("auto", "path", "virtual"),
+    )
+    tls_ca: str = setting("", "PEM file with the authorities that sign the endpoint's certificate; empty = the usual")
+    connections: int = setting(16, "connections, and threads that use them", least=1, most=256)
+    connect_timeout_s: float = setting(3.0, "longest wait for a connection", least=0.1)
+    read_timeout_s: float = setting(10.0, "longest silence of the server before a request is given up", least=0.1)
+    deadline_s: float = setting(
+        30.0, "longest time of one request with all retries; a large object takes one request per part", least=0.1
+    )
+    part_bytes: int = setting(
+        8 * 1024 * 1024,
+        "objects larger than this are written and read in parts of this size",
+        least=5 * 1024 * 1024,
+        most=1024 * 1024 * 1024,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSettings:
+    dir: str = setting("sheafdb-cache", "folder of local copies of objects; processes of one machine may share it")
+    bytes_max: int = setting(50 * 1024 * 1024 * 1024, "size at which the least recently used copies go", least=1)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSettings:
+    start_timeout_s: float = setting(
+        60.0, "longest wait at start for Kafka, etcd and S3 to answer; then the process ends", least=0.1
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    id: str = setting("", "name of this process in its cluster, kept over restarts; empty = host name and process id")
+    host: str = setting("127.0.0.1", "address at which a role listens for the other roles")
+    port: int = setting(0, "port for the other roles; 0 = any free one", least=0, most=65_535)
+    advertise: str = setting(
+        "", "host or host:port at which others reach this process; empty = node.host, or the host name for 0.0.0.0"
+    )
+    lease_ttl_s: float = setting(
+        3.0, "life of a node's registration after its last heartbeat; then it counts as dead", least=0.5
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,4 +217,10 @@ class Settings:
     data_node: DataNodeSettings = DataNodeSettings()
     index_node: IndexNodeSettings = IndexNodeSettings()
     query_node: QueryNodeSettings = QueryNodeSettings()
+    kafka: KafkaSettings = KafkaSettings()
+    etcd: EtcdSettings = EtcdSettings()
+    s3: S3Settings = S3Settings()
+    cache: CacheSettings = CacheSettings()
+    cluster: ClusterSettings = ClusterSettings()
+    node: NodeSettings = NodeSettings()
     logging: LogOutputSettings = LogOutputSettings()

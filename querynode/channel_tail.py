@@ -17,7 +17,8 @@ from querynode.shard import Consumed, ShardState
 from storage.log.port import Log, LogRecord
 from storage.record import decode
 
-RETRY_S = 0.5
+RETRY_S = (0.5, 10.0)
+"""Pause before an unreachable log is tried again; before a damaged one it doubles, up to the second."""
 
 log = structlog.get_logger()
 
@@ -101,13 +102,14 @@ class ChannelTails:
 
     async def _follow(self, tail: ChannelTail) -> None:
         tail.reading = True
+        failures = 0
         while tail.shards:
             try:
                 reader = cast(AsyncGenerator[Sequence[LogRecord], None], self._log.read(tail.channel, tail.frontier))
                 async with aclosing(reader):
                     async for batch in reader:
                         tail.deliver(batch)
-                        tail.failure = None
+                        tail.failure, failures = None, 0
                         self._hand_over(tail)
                         if not tail.shards:
                             return
@@ -119,12 +121,22 @@ class ChannelTails:
                 return
             except Unavailable as e:
                 log.warning("log not readable, trying again", channel=tail.channel, error=str(e))
+                failures = 0
             except Exception as e:
                 # The next record can't be applied: reads that need it must fail, not hang.
-                tail.failure = e if isinstance(e, SheafError) else Unavailable(f"channel {tail.channel}: {e}")
-                log.exception("log record not readable", channel=tail.channel, position=tail.frontier)
-                tail.moved.notify()
-            await asyncio.sleep(RETRY_S)
+                self._fail(tail, e)
+                failures = min(failures + 1, 10)
+            await asyncio.sleep(min(RETRY_S[0] * 2**failures, RETRY_S[1]))
+
+    @staticmethod
+    def _fail(tail: ChannelTail, error: Exception) -> None:
+        if not isinstance(error, SheafError):
+            log.error("log record not readable", channel=tail.channel, position=tail.frontier, exc_info=error)
+            error = Unavailable(f"channel {tail.channel}: {error}")
+        elif str(error) != str(tail.failure):  # once, not at every attempt
+            log.error("log record not readable", channel=tail.channel, position=tail.frontier, error=str(error))
+        tail.failure = error
+        tail.moved.notify()
 
     def _hand_over(self, tail: ChannelTail) -> None:
         """Moves the shards of a tail that has reached an older one."""

@@ -71,8 +71,8 @@ def _loaded(shard: ShardState, partitions: tuple[PartitionId, ...]) -> bool:
     if shard.ready and shard.covers(partitions):
         return True
     # What the log can't give back would keep the shard from ever being ready.
-    if failure := shard.failure or shard.consumed.failure:
-        raise failure
+    if shard.failure:
+        raise shard.failure
     return False
 
 

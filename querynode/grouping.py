@@ -1,12 +1,34 @@
 """Search by groups: the best rows of each query among which a value occurs a few times at most."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
 
+from core.limits import RESULT_ENTRIES_MAX, TOPK_MAX
 from core.schema import Field
-from rpc.reads import Rows, SearchReply
+from rpc.reads import Rows, SearchReply, SearchRequest
+
+WIDEN = 4
+"""How much further a search looks when it found too few groups."""
+
+
+async def search_groups(
+    request: SearchRequest, fields: Sequence[Field], by: Field, best: Callable[[int], Awaitable[SearchReply]]
+) -> SearchReply:
+    """Looks further and further until every query has its groups or no more rows.
+
+    best: gives the so many best rows of each query, with the fields and ``by``.
+    """
+    groups = -(-request.k // request.group_size)
+    farthest = max(request.k, min(TOPK_MAX, RESULT_ENTRIES_MAX // len(request.queries)))
+    k = min(request.k * WIDEN, farthest)
+    while True:
+        whole = await best(k)
+        chosen, found = best_of_groups(whole.counts, whole.rows.columns[by.name], groups, request.group_size)
+        if k == farthest or ((whole.counts < k) | (found == groups)).all():
+            return pick(whole, chosen, fields, by)
+        k = min(k * WIDEN, farthest)
 
 
 def best_of_groups(counts: np.ndarray, values: pa.Array, groups: int, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -5,13 +5,18 @@ from dataclasses import dataclass
 
 import structlog
 
-from core.catalog import ChannelCheckpoint, Collection
+from core.catalog import ChannelCheckpoint, Collection, Placement
 from core.ids import Channel, CollectionId, NodeId, Position, ShardId
 from core.manifest import Manifest
+from core.settings import QueryNodeSettings
 from querynode.channel_tail import ChannelTails
-from querynode.handoff import HandOff, Opener
+from querynode.handoff import HandOff
+from querynode.links import Links
+from querynode.opening import Opener
 from querynode.shard import ShardState
+from querynode.spreading import Spreader
 from querynode.waiting import LogEnd
+from rpc.workers import FindWorker
 from storage import keys
 from storage.catalog import Catalog
 from storage.log.port import Log
@@ -35,9 +40,19 @@ class Served:
 class PlacedShards:
     """Follows placements, collections and manifests of the metadata store."""
 
-    def __init__(self, node: NodeId, meta: MetaStore, log: Log, opener: Opener, session_ttl_s: float) -> None:
+    def __init__(  # noqa: PLR0917 (one per seam)
+        self,
+        settings: QueryNodeSettings,
+        node: NodeId,
+        meta: MetaStore,
+        log: Log,
+        opener: Opener,
+        find_worker: FindWorker | None,
+    ) -> None:
         self._node, self._meta, self._log, self._opener = node, meta, log, opener
-        self._session_ttl_s = session_ttl_s
+        self._session_ttl_s = settings.session_ttl_s
+        self._links = Links(node, find_worker, self._spread_anew)
+        self._spreader = Spreader(node, self._links, settings.spread_bytes)
         self._catalog = Catalog(meta)
         self._checkpoints: Mirror[ChannelCheckpoint] = Mirror(meta, keys.CHECKPOINTS, ChannelCheckpoint)
         self._manifests: Mirror[Manifest] = Mirror(meta, keys.MANIFESTS, Manifest)
@@ -65,6 +80,7 @@ class PlacedShards:
             task.cancel()
         await asyncio.gather(*ending, *self._starts, return_exceptions=True)
         await self._tails.close()
+        await self._links.close()
 
     def get(self, shard: ShardId) -> Served | None:
         return self._served.get(shard)
@@ -80,18 +96,25 @@ class PlacedShards:
     # --- what changes -------------------------------------------------------------------------
     def _reconcile(self, id: CollectionId) -> None:
         collection, placement = self._catalog.get(id), self._catalog.placement(id)
-        leaders = placement.leaders if placement and collection and collection.loaded else ()
-        wanted = {ShardId(id, n) for n, leader in enumerate(leaders) if leader == self._node}
+        loaded = placement and collection and collection.loaded
+        wanted = _led(placement, self._node) if placement and loaded else {}
         held = self._shards_of.get(id, set())
-        for shard in held - wanted:
+        for shard in held - wanted.keys():
             self._release(self._served[shard])
-        for shard in sorted(wanted - held):
+        for shard in sorted(wanted):
             assert collection is not None
-            self._add(collection, shard.number)
-        for shard in held & wanted:
-            assert collection is not None
-            self._served[shard].shard.describe(collection)
-            self._served[shard].handoff.poke()
+            if shard not in held:
+                self._add(collection, shard.number)
+            served = self._served[shard]
+            served.handoff.nodes = wanted[shard]
+            served.shard.describe(collection)
+            served.handoff.poke()
+
+    def _spread_anew(self) -> None:
+        """A node came back, or was lost: what it is to hold, or held, may have to move."""
+        for served in self._served.values():
+            if len(served.handoff.nodes) > 1:
+                served.handoff.poke()
 
     def _offer(self, _key: str, manifest: Manifest | None) -> None:
         served = self._served.get(manifest.shard_id) if manifest else None
@@ -103,7 +126,7 @@ class PlacedShards:
         if shard.channel not in self._ends:
             self._ends[shard.channel] = LogEnd(self._log, shard.channel)
         end = self._ends[shard.channel]
-        served = Served(shard, HandOff(shard, self._opener, end), end)
+        served = Served(shard, HandOff(shard, self._opener, self._spreader, end), end)
         self._served[shard.id] = served
         self._shards_of.setdefault(collection.id, set()).add(shard.id)
         self._begin(served)
@@ -160,3 +183,15 @@ class PlacedShards:
         item = await self._meta.get(keys.manifest(shard.id))
         manifest = keys.decode(Manifest, item.value) if item else Manifest(shard.id.collection, shard.id.number)
         return manifest, Position(max(manifest.checkpoint, checkpoint.position if checkpoint else 0))
+
+
+def _led(placement: Placement, node: NodeId) -> dict[ShardId, tuple[NodeId, ...]]:
+    """The shards a node leads or is about to lead, each with the nodes of the replica."""
+    found: dict[ShardId, tuple[NodeId, ...]] = {}
+    for replica in placement.replicas:
+        for number, pair in enumerate(zip(replica.leaders, replica.coming, strict=True)):
+            shard = ShardId(placement.collection, number)
+            # In two replicas while they are separated: it belongs to the one that names it a member.
+            if node in pair and (shard not in found or node in replica.nodes):
+                found[shard] = replica.nodes
+    return found

@@ -4,31 +4,39 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import TypeVar
+from dataclasses import replace
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from core.errors import FieldNotFound, PartitionNotLoaded, Timeout
 from core.ids import FieldId, PartitionId
-from core.limits import RESULT_ENTRIES_MAX, TOPK_MAX
-from core.schema import Field
+from core.schema import Field, Schema
 from engine.vector.metric import Metric
 from querynode.cache import ByteCache
 from querynode.gather import needs_reading, output_fields
-from querynode.grouping import best_of_groups, pick
+from querynode.grouping import search_groups
 from querynode.matching import Matching, compiled
+from querynode.prepared import PreparedSearch
 from querynode.query import run_query
 from querynode.search import Merged, nothing, reply, search_cost, search_part
 from querynode.shard import ShardState
-from querynode.view import View
+from querynode.view import Part, View
 from rpc.reads import QueryReply, QueryRequest, Read, SearchReply, SearchRequest
 
 MASK_BYTES = 32 * 1024 * 1024
 """Filters' masks kept between reads."""
-WIDEN = 4
-"""How much further a grouped search looks when it found too few groups."""
 
 T = TypeVar("T")
+R = TypeVar("R", bound=Read)
+
+
+class FoundRows(NamedTuple):
+    """part_of: for each row of the reply the number of its part, int64; None = all of part 0."""
+
+    reply: SearchReply
+    parts: list[Part]
+    part_of: np.ndarray | None
 
 
 class Reader:
@@ -39,33 +47,67 @@ class Reader:
         self._masks: ByteCache[np.ndarray] = ByteCache(MASK_BYTES)
 
     async def search(self, shard: ShardState, view: View, request: SearchRequest) -> SearchReply:
+        if not request.group_by:
+            return (await self.found(shard.collection.schema, view, _of_loaded(shard, request))).reply
         schema = shard.collection.schema
-        field = schema.by_id.get(request.field_id)
-        if field is None:
-            raise FieldNotFound(f"field {request.field_id} not exist")
-        fields = output_fields(schema, request.output)
-        matching = self._matching(shard, view, request, None if request.filter else field.id)
+        field, fields = _searched(schema, request), output_fields(schema, request.output)
+        matching = self._matching(schema, view, _of_loaded(shard, request), None if request.filter else field.id)
         if not matching.numbers:
             return nothing(schema, fields, request)
         inline = search_cost(matching, field, request) <= self._inline_cost
-        if request.group_by:
-            return await self._search_groups(matching, field, fields, request, inline)
+        by = output_fields(schema, [request.group_by])[0]
+
+        async def best(k: int) -> SearchReply:
+            merged = await self._best(matching, field, request, k, inline)
+            return await self._in_pool(lambda: reply(merged, matching.parts, schema, [*fields, by]), request)
+
+        return await search_groups(request, fields, by, best)
+
+    async def found(self, schema: Schema, view: View, request: SearchRequest) -> FoundRows:
+        """The best rows of the segments and growing rows held here, whatever their groups; of partitions
+        that are loaded."""
+        field, fields = _searched(schema, request), output_fields(schema, request.output)
+        matching = self._matching(schema, view, request, None if request.filter else field.id)
+        parts = matching.parts
+        if not matching.numbers:
+            return FoundRows(nothing(schema, fields, request), parts, None)
+        inline = search_cost(matching, field, request) <= self._inline_cost
         merged = await self._best(matching, field, request, request.k, inline)
-        if inline and not (fields and needs_reading(merged.used(matching.parts), fields)):
-            return reply(merged, matching.parts, schema, fields)
-        return await self._in_pool(lambda: reply(merged, matching.parts, schema, fields), request)
+        if inline and not (fields and needs_reading(merged.used(parts), fields)):
+            return FoundRows(reply(merged, parts, schema, fields), parts, merged.part_of)
+        taken = await self._in_pool(lambda: reply(merged, parts, schema, fields), request)
+        return FoundRows(taken, parts, merged.part_of)
+
+    def prepare(
+        self, shard: ShardState, view: View, request: SearchRequest, staleness_s: float
+    ) -> PreparedSearch | None:
+        """The search prepared over this view; None when it has a filter or groups, is long, would read
+        files, or needs what only the event loop may make."""
+        if request.filter or request.group_by or request.snapshot_ts:
+            return None
+        field = shard.collection.schema.by_id.get(request.field_id)
+        parts = view.made_parts(readable(shard, request.partitions), request.field_id)
+        if field is None or not parts:
+            return None
+        fields = output_fields(shard.collection.schema, request.output)
+        if needs_reading(parts, fields) or any(not p.data.index(field) and not p.data.resident(field) for p in parts):
+            return None
+        prepared = PreparedSearch(shard, view, parts, field, fields, request, self._inline_cost, staleness_s)
+        return prepared if prepared.queries_max else None
 
     async def query(self, shard: ShardState, view: View, request: QueryRequest) -> QueryReply:
-        schema = shard.collection.schema
-        matching = self._matching(shard, view, request)
+        return await self.matching_rows(shard.collection.schema, view, _of_loaded(shard, request))
+
+    async def matching_rows(self, schema: Schema, view: View, request: QueryRequest) -> QueryReply:
+        """The rows of what is held here; of partitions that are loaded."""
+        matching = self._matching(schema, view, request)
         reading = needs_reading(matching.parts, output_fields(schema, request.output))
         if matching.cost() <= self._inline_cost and not reading:
             return run_query(matching, request)
         return await self._in_pool(lambda: run_query(matching, request), request)
 
-    def _matching(self, shard: ShardState, view: View, request: Read, indexed: FieldId | None = None) -> Matching:
-        schema = shard.collection.schema
-        parts = view.parts(_readable(shard, request.partitions), indexed)
+    def _matching(self, schema: Schema, view: View, request: Read, indexed: FieldId | None = None) -> Matching:
+        parts = view.parts(request.partitions, indexed)
         filter = compiled(request.filter, request.filter_params, schema)
         return Matching.over(view, parts, filter, schema, self._masks)
 
@@ -76,24 +118,6 @@ class Reader:
         searches = [self._in_pool(lambda n=n: search_part(matching, n, field, request, k), request) for n in numbers]
         return Merged(await asyncio.gather(*searches), numbers, k, metric)
 
-    async def _search_groups(
-        self, matching: Matching, field: Field, fields: list[Field], request: SearchRequest, inline: bool
-    ) -> SearchReply:
-        """Looks further and further until every query has its groups or no more rows."""
-        by = output_fields(matching.schema, [request.group_by])[0]
-        groups = -(-request.k // request.group_size)
-        farthest = max(request.k, min(TOPK_MAX, RESULT_ENTRIES_MAX // len(request.queries)))
-        k = min(request.k * WIDEN, farthest)
-        while True:
-            merged = await self._best(matching, field, request, k, inline)
-            whole = await self._in_pool(
-                lambda m=merged: reply(m, matching.parts, matching.schema, [*fields, by]), request
-            )
-            chosen, found = best_of_groups(whole.counts, whole.rows.columns[by.name], groups, request.group_size)
-            if k == farthest or ((whole.counts < k) | (found == groups)).all():
-                return pick(whole, chosen, fields, by)
-            k = min(k * WIDEN, farthest)
-
     async def _in_pool(self, work: Callable[[], T], request: Read) -> T:
         def run() -> T:
             if time.monotonic() > request.deadline:
@@ -103,7 +127,21 @@ class Reader:
         return await asyncio.get_running_loop().run_in_executor(self._threads, run)
 
 
-def _readable(shard: ShardState, partitions: tuple[PartitionId, ...]) -> tuple[PartitionId, ...]:
+def _searched(schema: Schema, request: SearchRequest) -> Field:
+    field = schema.by_id.get(request.field_id)
+    if field is None:
+        raise FieldNotFound(f"field {request.field_id} not exist")
+    return field
+
+
+def _of_loaded(shard: ShardState, request: R) -> R:
+    """The request, of those of its partitions that are loaded. Raises ``PartitionNotLoaded``."""
+    partitions = readable(shard, request.partitions)
+    return request if partitions is request.partitions else replace(request, partitions=partitions)
+
+
+def readable(shard: ShardState, partitions: tuple[PartitionId, ...]) -> tuple[PartitionId, ...]:
+    """Those that are loaded. Raises ``PartitionNotLoaded`` when none is."""
     readable = shard.readable(partitions)
     if not readable:
         raise PartitionNotLoaded(f"partition not loaded[collection={shard.collection.name}][partitions={partitions}]")

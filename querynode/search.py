@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from core.schema import Field, Schema
-from engine.segment import estimate_cost, search_segment
+from engine.segment import SegmentData, estimate_cost, search_segment
 from engine.vector.index import VectorIndex
 from engine.vector.metric import Metric
 from querynode.gather import gather, no_rows
@@ -28,13 +28,19 @@ def search_cost(matching: Matching, field: Field, request: SearchRequest) -> int
 
 def search_part(matching: Matching, number: int, field: Field, request: SearchRequest, k: int) -> Found:
     """The best rows of one part. Safe in any thread."""
-    data, metric = matching.parts[number].data, Metric(request.metric)
-    if data.index(field) is None and (exact := data.exact(field, metric)) is not None:
-        data = _Indexed(data, exact)
+    metric = Metric(request.metric)
+    data = search_data(matching.parts[number].data, field, metric)
     visible = matching.mask(number)
     return search_segment(
         data, field, request.queries, metric, k, request.params, None, visible, request.radius, request.range_filter
     )
+
+
+def search_data(data: PartData, field: Field, metric: Metric) -> SegmentData:
+    """The rows of a part with the index to search them by; an exact one where there is no other."""
+    if data.index(field) is None and (exact := data.exact(field, metric)) is not None:
+        return _Indexed(data, exact)
+    return data
 
 
 class _Indexed:

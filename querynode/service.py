@@ -2,30 +2,35 @@
 
 import asyncio
 import os
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
+from core.catalog import Consistency
 from core.errors import CollectionNotLoaded
 from core.ids import NodeId
 from core.settings import QueryNodeSettings
 from querynode.cache import ByteCache
 from querynode.consistency import admit, fresh
 from querynode.freezing import Freezing
-from querynode.handoff import Opener, ReportBadIndex
+from querynode.links import RemoteSegment
+from querynode.opening import Opener, ReportBadIndex
 from querynode.placed import PlacedShards
+from querynode.prepared import PreparedSearch
 from querynode.reader import Reader
 from querynode.shard import ShardState
+from querynode.shares import SpreadReader
 from querynode.view import View
-from rpc.reads import QueryReply, QueryRequest, Read, SearchReply, SearchRequest, ShardPhase, ShardStatus
+from querynode.worker import SegmentWorker
+from rpc.reads import Holder, QueryReply, QueryRequest, Read, SearchReply, SearchRequest, ShardPhase, ShardStatus
+from rpc.workers import FindWorker
 from storage.log.port import Log
-from storage.membership import Membership
 from storage.meta.port import MetaStore
 from storage.objects.port import ObjectStore
 
 COLUMN_BYTES = 256 * 1024 * 1024
 """Decoded scalar columns of sealed segments kept between reads."""
-LEASE_TTL_S = 5.0
 EXPIRE_S = 1.0
 FREEZE_S = 0.5
 """Pauses between looks for views held too long, and for growing rows that became many."""
@@ -36,6 +41,8 @@ class QueryNodeService:
 
     report_bad_index: told (shard, segment, name of the index object) when an index could not be
     opened; its segment is searched exactly meanwhile.
+    find_worker: the other query nodes, to hold a share of large shards; None = there are none.
+    worker: this node's side of it.
     """
 
     def __init__(
@@ -47,6 +54,7 @@ class QueryNodeService:
         objects: ObjectStore,
         *,
         report_bad_index: ReportBadIndex | None = None,
+        find_worker: FindWorker | None = None,
     ) -> None:
         self._staleness_s = settings.bounded_staleness_s
         threads = settings.search_threads or os.cpu_count() or 1
@@ -55,34 +63,47 @@ class QueryNodeService:
         self._load_threads = ThreadPoolExecutor(max(threads, 2), "load")
         columns: ByteCache[pa.Array] = ByteCache(COLUMN_BYTES)
         opener = Opener(objects, self._load_threads, columns, report_bad_index)
-        self._placed = PlacedShards(node, meta, log, opener, settings.session_ttl_s)
+        self._placed = PlacedShards(settings, node, meta, log, opener, find_worker)
         self._reader = Reader(self._search_threads, settings.inline_cost)
+        self._spread_reader = SpreadReader(self._reader)
+        self.worker = SegmentWorker(opener, self._reader)
         self._freezing = Freezing(settings.interim_rows, self._load_threads)
-        self._membership = Membership(meta, "querynode", node, "", LEASE_TTL_S)
         self._upkeep: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Registers the node and begins to load what is placed here."""
+        """Begins to load what is placed here. Whoever wires the node registers it."""
         await self._placed.start()
-        await self._membership.start()
         self._upkeep = [asyncio.create_task(self._expire()), asyncio.create_task(self._freeze())]
 
     async def close(self) -> None:
         """Drops everything; waiting reads end with an error."""
-        await self._membership.close()
         for task in self._upkeep:
             task.cancel()
         await asyncio.gather(*self._upkeep, return_exceptions=True)
         await self._placed.close()
+        self.worker.close()
         for threads in (self._search_threads, self._load_threads):
             await asyncio.to_thread(threads.shutdown, cancel_futures=True)
 
     async def search(self, request: SearchRequest) -> SearchReply:
         shard, view = await self._pin(request)
+        if view.remote:
+            return await self._spread_reader.search(shard, view, request)
         return await self._reader.search(shard, view, request)
+
+    def prepare(self, request: SearchRequest) -> PreparedSearch | None:
+        served = self._placed.get(request.shard_id)
+        view = served.shard.made_view if served else None
+        # A view is made and filled by the event loop; here it is only read.
+        if served is None or view is None or view.remote or not fresh(served.shard, request, self._staleness_s):
+            return None
+        bound_s = float("inf") if request.consistency is Consistency.EVENTUALLY else self._staleness_s
+        return self._reader.prepare(served.shard, view, request, bound_s)
 
     async def query(self, request: QueryRequest) -> QueryReply:
         shard, view = await self._pin(request)
+        if view.remote:
+            return await self._spread_reader.query(shard, view, request)
         return await self._reader.query(shard, view, request)
 
     async def shards(self) -> list[ShardStatus]:
@@ -103,6 +124,7 @@ class QueryNodeService:
             await asyncio.sleep(EXPIRE_S)
             for served in self._placed.all():
                 served.shard.pins.expire()
+            self.worker.expire()
 
     async def _freeze(self) -> None:
         while True:
@@ -113,15 +135,26 @@ class QueryNodeService:
 
 
 def _status(shard: ShardState) -> ShardStatus:
-    phase = ShardPhase.READY if shard.ready and shard.covers(shard.loaded) else ShardPhase.LOADING
+    remote = shard.remote.values()
+    whole = shard.ready and shard.covers(shard.loaded) and not any(r.link.failure for r in remote)
     sealed = shard.sealed.values()
     return ShardStatus(
         shard.id,
-        phase,
+        ShardPhase.READY if whole else ShardPhase.LOADING,
         shard.manifest.version,
         shard.frontier,
-        sum(s.rows for s in sealed),
+        sum(s.rows for s in sealed) + sum(r.rows for r in remote),
         shard.growing.rows,
         sum(s.bytes for s in sealed) + shard.growing.bytes,
         failure=str(shard.failure or ""),
+        holders=_holders(remote),
+    )
+
+
+def _holders(remote: Iterable[RemoteSegment]) -> tuple[Holder, ...]:
+    by_node: dict[NodeId, list[RemoteSegment]] = {}
+    for segment in remote:
+        by_node.setdefault(segment.link.node, []).append(segment)
+    return tuple(
+        Holder(node, tuple(s.id for s in held), sum(s.bytes for s in held)) for node, held in sorted(by_node.items())
     )

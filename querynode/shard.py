@@ -8,7 +8,8 @@ Guarantees (numbers are those of ARCHITECTURE.md's invariants):
     are ignored, so delivery may repeat.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 
@@ -19,9 +20,11 @@ from core.manifest import Manifest
 from querynode import keys as pk
 from querynode.growing import Growing
 from querynode.interim import FrozenBlocks
+from querynode.links import RemoteSegment
 from querynode.sealed import SealedSegment
 from querynode.view import PINS_MAX, Pins, View
 from querynode.waiting import Signal
+from rpc.workers import Kills
 from storage.record import BARRIER, DELETE, INSERT, Record
 
 
@@ -52,7 +55,8 @@ class ShardState:
 
     applied: every record of this shard before it is in the state. frontier: as far as the channel is
     known to be consumed, at least ``applied``.
-    ready: it once was as far as the log was when loading began. failure: why it can't be.
+    ready: it once was as far as the log was when loading began. unloadable: why its manifest can't be
+    loaded.
     changed: fires when any of these may have changed; the frontier has ``Consumed.moved``.
     """
 
@@ -65,7 +69,7 @@ class ShardState:
         self.pins = Pins(session_ttl_s)
         self.consumed = Consumed(Position(0))
         self.released = False
-        self.failure: SheafError | None = None
+        self.unloadable: SheafError | None = None
         self.reset(Position(0))
 
     def follow(self, consumed: "Consumed") -> None:
@@ -91,6 +95,7 @@ class ShardState:
         self.manifest = Manifest(self.id.collection, self.id.number)
         self.partitions: frozenset[PartitionId] = frozenset()
         self.sealed: dict[SegmentId, SealedSegment] = {}
+        self.remote: dict[SegmentId, RemoteSegment] = {}
         self.growing = Growing(self.collection.schema)
         self.kills = TailKills()
         self.applied = start
@@ -98,6 +103,11 @@ class ShardState:
         # Barriers consumed while partitions are loading: the next swap completes their views.
         self._unfixed: list[tuple[int, Position]] = []
         self._view: View | None = None
+
+    @property
+    def failure(self) -> SheafError | None:
+        """What keeps the shard from getting ready, or further: its files, or the log."""
+        return self.unloadable or self.consumed.failure
 
     @property
     def frontier(self) -> Position:
@@ -110,6 +120,11 @@ class ShardState:
             self._view = self._view_at(self.frontier)
         return self._view
 
+    @property
+    def made_view(self) -> View | None:
+        """The newest state, if a read on the event loop has already asked for it. Any thread may ask."""
+        return self._view
+
     def _view_at(self, frontier: Position) -> View:
         return View(
             self.manifest.version,
@@ -118,6 +133,8 @@ class ShardState:
             known=self.collection.partition_ids,
             sealed=tuple(self.sealed.values()),
             growing=self.growing,
+            remote=tuple(self.remote.values()),
+            order=tuple(s.id for s in self.manifest.segments) if self.remote else (),
         )
 
     def apply(self, position: Position, record: Record) -> None:
@@ -153,28 +170,39 @@ class ShardState:
         for segment in self.sealed.values():
             if segment.first <= last and first <= segment.last:
                 segment.kill(keys, position)
+        for link in {r.link for r in self.remote.values() if r.may_hold(first, last)}:
+            link.kill(Kills(self.id, pk.to_arrow(keys), np.full(len(keys), position)))
 
     def swap(
         self,
         manifest: Manifest,
         partitions: frozenset[PartitionId],
-        kept: Iterable[SegmentId],
+        kept: Mapping[SegmentId, SealedSegment],
         opened: Iterable[SealedSegment],
         killed_before: Position,
+        *,
+        remote: Mapping[SegmentId, RemoteSegment] = MappingProxyType({}),
     ) -> None:
         """The hand-off: the new manifest's segments take the place of the growing rows they hold.
 
         opened: segments with the kills of the manifest's tombstones, and of the tail up to
-        ``killed_before``. Running reads keep the view they pinned.
+        ``killed_before``; so have those of ``remote`` that are new, on their workers. Running reads
+        keep the view they pinned.
         """
         assert manifest.version >= self.manifest.version, "manifests only move on"
         assert manifest.checkpoint <= self.frontier, "no record between checkpoint and frontier is missed (invariant 4)"
         late = self.kills.since(killed_before)
-        self.sealed = {id: self.sealed[id] for id in kept}
+        held = dict(kept)
         for segment in opened:
             if late:
                 segment.kill(*late)
-            self.sealed[segment.id] = segment
+            held[segment.id] = segment
+        # In the manifest's order, however they came here: it decides between equal scores (invariant 7).
+        self.sealed = {s.id: held[s.id] for s in manifest.segments if s.id in held}
+        if late:
+            for link in {r.link for id, r in remote.items() if self.remote.get(id) is not r}:
+                link.kill(Kills(self.id, pk.to_arrow(late[0]), late[1]))
+        self.remote = {s.id: remote[s.id] for s in manifest.segments if s.id in remote}
         self.growing.drop(manifest.checkpoint)
         self.kills.drop(manifest.checkpoint)
         self.applied = max(self.applied, manifest.checkpoint)

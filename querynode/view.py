@@ -8,17 +8,22 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import pyarrow as pa
 
-from core.ids import FieldId, PartitionId, Position
+from core.ids import FieldId, PartitionId, Position, SegmentId
 from core.schema import Field
 from engine.vector.index import VectorIndex
 from engine.vector.metric import Metric
 from querynode import keys as pk
 from querynode.block import BLOCK_ROWS, Block, BlockView
 from querynode.growing import Growing
+from querynode.links import RemoteSegment
 from querynode.sealed import SealedSegment
 
 PINS_MAX = 1024
 """Views held for iterators and snapshots of one shard; the least recently used goes first."""
+
+
+PREPARED_MAX = 1024
+"""Prepared searches of one view."""
 
 
 class PartData(Protocol):
@@ -67,16 +72,22 @@ class View:
         known: frozenset[PartitionId],
         sealed: tuple[SealedSegment, ...],
         growing: Growing,
+        remote: tuple[RemoteSegment, ...] = (),
+        order: tuple[SegmentId, ...] = (),
     ) -> None:
         """partitions: those it holds; known: those the catalog named when it was made. The growing
-        rows may be ahead of the frontier, but have lost nothing since."""
+        rows may be ahead of the frontier, but have lost nothing since. order: of all segments, where
+        some are remote."""
         self.version, self.frontier, self.partitions, self.known = version, frontier, partitions, known
-        self.sealed = sealed
+        self.sealed, self.remote, self.order = sealed, remote, order
         self._growing = growing
-        self._blocks = [BlockView(b, n) for bs in growing.blocks.values() for b in bs if (n := b.before(frontier))]
+        # By partition, whichever was written to first: the order decides between equal scores (invariant 7).
+        blocks = (b for _, held in sorted(growing.blocks.items()) for b in held)
+        self._blocks = [BlockView(b, n) for b in blocks if (n := b.before(frontier))]
         newest = sum(b.rows for b in self._blocks) == growing.rows
         self._changes = growing.changes if newest else -1
         self._frozen = [f for f in growing.frozen.values() if f.blocks[-1].before(frontier) == BLOCK_ROWS]
+        self._prepared: list[object] = []
         self._parts: dict[tuple[tuple[PartitionId, ...], FieldId | None], list[Part]] = {}
 
     def lacks(self, partitions: Iterable[PartitionId]) -> bool:
@@ -91,6 +102,16 @@ class View:
             found = [Part(d, d.visible(self.frontier)) for d in self._rows(frozenset(partitions), indexed)]
             self._parts[partitions, indexed] = found
         return found
+
+    def made_parts(self, partitions: tuple[PartitionId, ...], indexed: FieldId | None) -> list[Part] | None:
+        """As ``parts``, if they were asked for before; else None. Any thread may ask."""
+        return self._parts.get((partitions, indexed))
+
+    def keep(self, prepared: object) -> None:
+        """Holds what is prepared over this view for as long as the view lives, within a bound: others
+        only refer to it weakly, or they would hold an outdated view."""
+        if len(self._prepared) < PREPARED_MAX:
+            self._prepared.append(prepared)
 
     def _rows(self, partitions: frozenset[PartitionId], indexed: FieldId | None) -> Iterable[PartData]:
         yield from (s for s in self.sealed if s.partition in partitions)

@@ -5,12 +5,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 
-from core.catalog import ChannelCheckpoint, Collection, Consistency, Index, Partition, Placement, Shard
+from core.catalog import ChannelCheckpoint, Collection, Consistency, Index, Partition, Shard
 from core.ids import Channel, CollectionId, FieldId, IndexId, NodeId, PartitionId, Position, SegmentId, ShardId
 from core.manifest import IndexFile, Manifest, ObjectRef, Segment, TombstoneFile
 from core.schema import Field, Schema
@@ -26,6 +26,7 @@ from storage.meta.port import Put
 from storage.record import BARRIER, DELETE, UPSERT, Record, encode
 from storage.segment_file import SegmentFile, read_tombstones
 from storage.segment_writer import digest, write_segment, write_tombstones
+from tests.fakes import led_by
 
 DIM = 8
 VECTOR = FieldId(102)
@@ -78,7 +79,6 @@ class Rig:
 
     folder: Path
     store: Store
-    node: QueryNodeService
     collection: Collection
     settings: QueryNodeSettings
     manifest: Manifest
@@ -86,29 +86,37 @@ class Rig:
     next_id: int = 1000
     timestamp: int = 0
     bad_indexes: list[str] = field(default_factory=list)
+    node: QueryNodeService = field(init=False)
 
     @classmethod
-    async def open(cls, folder: Path, of: Collection, settings: QueryNodeSettings | None = None) -> "Rig":
+    async def open(cls, folder: Path, of: Collection, settings: QueryNodeSettings | None = None) -> Self:
         store = await open_store(folder, LogSettings())
-        settings = settings or QueryNodeSettings()
-        rig = cls(folder, store, cls._service(store, settings, []), of, settings, Manifest(of.id, 0))
-        rig.node = cls._service(store, settings, rig.bad_indexes)
+        rig = cls(folder, store, of, settings or QueryNodeSettings(), Manifest(of.id, 0))
         await rig.put(keys.collection(of.id), of)
-        await rig.put(keys.placement(of.id), Placement(of.id, (NODE,)))
-        await rig.node.start()
+        await rig.place()
+        await rig.start()
         return rig
 
-    @staticmethod
-    def _service(store: Store, settings: QueryNodeSettings, bad: list[str]) -> QueryNodeService:
-        async def report(_shard: ShardId, _segment: SegmentId, name: str) -> None:
-            bad.append(name)
+    async def place(self) -> None:
+        """Names the nodes of the collection."""
+        await self.put(keys.placement(self.collection.id), led_by(self.collection.id, (NODE,)))
 
-        return QueryNodeService(settings, NODE, store.meta, store.log, store.objects, report_bad_index=report)
+    async def start(self) -> None:
+        self.node = self.service(NODE)
+        await self.node.start()
+
+    def service(self, node: NodeId, **more: Any) -> QueryNodeService:
+        async def report(_shard: ShardId, _segment: SegmentId, name: str) -> None:
+            self.bad_indexes.append(name)
+
+        store = self.store
+        return QueryNodeService(
+            self.settings, node, store.meta, store.log, store.objects, report_bad_index=report, **more
+        )
 
     async def restart(self) -> None:
         await self.node.close()
-        self.node = self._service(self.store, self.settings, self.bad_indexes)
-        await self.node.start()
+        await self.start()
 
     async def close(self) -> None:
         await self.node.close()
@@ -154,9 +162,23 @@ class Rig:
         asked: dict[str, Any] = {"consistency": Consistency.STRONG, "deadline": time.monotonic() + 10}
         asked |= {"partitions": PARTITIONS, "output": ("n",), "metric": self.collection.indexes[0].metric} | more
         queries = np.ascontiguousarray(queries, np.float32)
-        return await self.node.search(
-            SearchRequest(self.collection.id, 0, field_id=VECTOR, queries=queries, k=k, **asked)
-        )
+        request = SearchRequest(self.collection.id, 0, field_id=VECTOR, queries=queries, k=k, **asked)
+        reply = await self.node.search(request)
+        self.check_prepared(request, reply)
+        return reply
+
+    def check_prepared(self, request: SearchRequest, expected: SearchReply) -> bool:
+        """What is answered at once is what is answered the long way; False if nothing is."""
+        if request.snapshot_ts:
+            return False
+        prepared = self.node.prepare(replace(request, consistency=Consistency.EVENTUALLY))
+        if prepared is None or len(request.queries) > prepared.queries_max or not len(request.queries):
+            return False
+        for reply in prepared.search([request.queries, request.queries[:1], request.queries])[::2]:
+            assert np.array_equal(reply.counts, expected.counts)
+            assert np.array_equal(reply.scores, expected.scores)
+            assert reply.rows == expected.rows
+        return True
 
     async def rows(self, filter: str = "", **more: Any) -> dict[Any, int]:
         """What a query answers, as {key: n}; checks order, uniqueness and vectors on the way."""
@@ -281,11 +303,11 @@ class Rig:
         await self.store.log.trim(self.channel, self.manifest.checkpoint)
 
     # --- waiting ----------------------------------------------------------------------------------
-    async def settled(self) -> None:
+    async def settled(self, node: QueryNodeService | None = None) -> None:
         """Returns once the node serves the newest manifest."""
         deadline = time.monotonic() + 10
         while True:
-            states = {s.shard: s for s in await self.node.shards()}
+            states = {s.shard: s for s in await (node or self.node).shards()}
             state = states.get(self.shard)
             if state and state.phase is ShardPhase.READY and state.manifest_version >= self.manifest.version:
                 return

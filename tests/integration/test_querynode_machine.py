@@ -7,6 +7,7 @@ ones, its answers are those of the dict.
 import asyncio
 import tempfile
 from collections.abc import Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,16 @@ class Machine(RuleBasedStateMachine):
     """``inline_cost`` 0 sends every search and scan through the pool, a large one keeps them on the loop."""
 
     key_type = DataType.INT64
+    rig_type = Rig
+    settings = QueryNodeSettings()
     pins = Bundle("pins")
 
     @initialize(inline_cost=st.sampled_from([0, 10**9]))
     def start(self, inline_cost: int) -> None:
         self.runner = asyncio.Runner()
         self.folder = tempfile.TemporaryDirectory()
-        node_settings = QueryNodeSettings(inline_cost=inline_cost, search_threads=2)
-        self.rig: Rig = self.run(Rig.open(Path(self.folder.name), collection(self.key_type), node_settings))
+        node_settings = replace(self.settings, inline_cost=inline_cost, search_threads=2)
+        self.rig = self.run(self.rig_type.open(Path(self.folder.name), collection(self.key_type), node_settings))
         self.model: Model = {}
         self.pinned: dict[int, Model] = {}
         self.loaded = set(PARTITIONS)

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from coordinator.changes import NOTHING, Context, Decision, Present, collection_name, decide, ids_needed
+from coordinator.placement import RoleNodes, place
 from core.catalog import Collection, Placement
 from core.errors import (
     CollectionNotFound,
     DatabaseNotFound,
     IndexNotFound,
     InvalidArgument,
-    NotYet,
     PartitionNotFound,
     Refused,
     SheafError,
@@ -49,7 +49,7 @@ SCHEMA = Schema(
 KEYED = replace(SCHEMA, fields=(*SCHEMA.fields, Field(NONE, "tenant", DataType.INT64, partition_key=True)))
 ENDS = (Position(5), Position(6), Position(7))
 CREATE = CreateCollection("default", "c", SCHEMA, shards=2)
-PLACEMENT = Placement(0, (NodeId("q"), NodeId("q")))  # type: ignore[arg-type]
+NODES = RoleNodes(frozenset({NodeId("p"), NodeId("q"), NodeId("r")}), frozenset({NodeId("r")}))
 
 
 class Catalog:
@@ -64,7 +64,7 @@ class Catalog:
     def do(self, change: CatalogChange) -> Decision:
         self._revision += 1
         ids: Sequence[int] = [next(self._ids) for _ in range(ids_needed(change))]
-        decision = decide(change, self.present, Context(ids, self._revision, ENDS, PLACEMENT))
+        decision = decide(change, self.present, Context(ids, self._revision, ENDS, NODES))
         for write in decision.writes:
             match write:
                 case Put(key, value):
@@ -220,7 +220,8 @@ def test_load_and_release_of_all(catalog: Catalog) -> None:
     assert c.loaded == tuple(p.id for p in c.partitions)
     assert c.load_all
     placement = keys.decode(Placement, catalog.keys[keys.placement(c.id)])
-    assert placement == Placement(c.id, PLACEMENT.leaders)
+    assert placement == place(NODES, c)
+    assert {n for r in placement.replicas for n in r.leaders} == {"p", "q"}
     assert catalog.do(Load("", "c")) == NOTHING
     catalog.do(CreatePartition("", "c", "p"))
     assert len(catalog.collection.loaded) == 2, "a partition made later is loaded too"
@@ -248,10 +249,21 @@ def test_load_and_release_of_partitions(catalog: Catalog) -> None:
             catalog.do(change)
 
 
-def test_replicas_are_refused_until_they_are_served(catalog: Catalog) -> None:
+def test_replicas_are_on_different_nodes_or_refused(catalog: Catalog) -> None:
     catalog.do(index())
-    with pytest.raises(NotYet, match="2 replicas"):
-        catalog.do(Load("", "c", replicas=2))
+    words = r"when load 3 replica count: service resource insufficient\[currentStreamingNode=2\]"
+    with pytest.raises(Refused, match=words):
+        catalog.do(Load("", "c", replicas=3))
+    catalog.do(Load("", "c", replicas=2))
+    placement = keys.decode(Placement, catalog.keys[keys.placement(catalog.collection.id)])
+    assert [r.leaders for r in placement.replicas] in ([("p", "p"), ("q", "q")], [("q", "q"), ("p", "p")])
+    assert catalog.do(Load("", "c")) == NOTHING, "no number named: as it is"
+    catalog.do(Load("", "c", replicas=1))
+    assert catalog.collection.replicas == 1
+    catalog.do(Load("", "c", replicas=2))
+    catalog.do(Release("", "c"))
+    catalog.do(Load("", "c"))
+    assert catalog.collection.replicas == 1
 
 
 # --- indexes ---------------------------------------------------------------------------------

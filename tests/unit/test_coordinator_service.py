@@ -10,16 +10,17 @@ import pytest
 from coordinator.garbage import GarbageCollector
 from coordinator.service import CoordinatorService
 from core.clock import HybridClock
-from core.errors import CollectionNotFound, Fenced, NotReady, Refused
+from core.errors import CollectionNotFound, Fenced, LoadFailed, NotReady, Refused
 from core.failpoints import arm
 from core.ids import NodeId, ShardId
 from core.settings import IndexNodeSettings
+from rpc.reads import ShardPhase, ShardStatus
 from rpc.roles import CreateCollection, CreateIndex, DropCollection, DropIndex, Load, Release
 from storage import keys, record
 from storage.catalog import Catalog
 from storage.membership import Membership
 from storage.meta.port import Put
-from tests.simulation.rig import COORDINATOR, QUIET, SCHEMA, FakeNodes, Rig, until
+from tests.simulation.rig import COORDINATOR, QUIET, SCHEMA, FakeIndexNode, FakeNodes, Rig, until
 
 
 @pytest.fixture
@@ -230,6 +231,36 @@ async def test_loading_places_shards_on_living_query_nodes(rig: Rig) -> None:
     await member.close()
 
 
+class StuckQueryNode:
+    """Serves nothing, for the reason given."""
+
+    def __init__(self, shard: ShardId, failure: str) -> None:
+        self.shard, self.failure = shard, failure
+
+    async def shards(self) -> list[ShardStatus]:
+        return [ShardStatus(self.shard, ShardPhase.LOADING, 0, 0, 0, 0, 0, self.failure)]
+
+
+async def test_what_keeps_a_shard_from_loading_is_told_to_who_waits_for_it(rig: Rig) -> None:
+    c = await rig.create()
+    await rig.change(CreateIndex("", "c", "vector"))
+    member = Membership(rig.store.meta, "querynode", NodeId("q1"), "local", 5.0)
+    await member.start()
+    await rig.change(Load("", "c"))
+    c = await rig.collection()
+    rig.nodes.query[NodeId("q1")] = StuckQueryNode(c.shard_ids[0], "")
+
+    async def placed() -> bool:
+        return await rig.store.meta.get(keys.placement(c.id)) is not None
+
+    await until(placed, "a placement")
+    assert await rig.coordinator.load_progress(c.id, c.loaded) == 0
+    rig.nodes.query[NodeId("q1")] = StuckQueryNode(c.shard_ids[0], "corrupted: some file")
+    with pytest.raises(LoadFailed, match="some file"):
+        await rig.coordinator.load_progress(c.id, c.loaded)
+    await member.close()
+
+
 async def test_only_one_coordinator_leads_and_the_other_takes_over(rig: Rig) -> None:
     meta, log, store_objects = rig.store.meta, rig.store.log, rig.store.objects
     settings = replace(COORDINATOR, lease_ttl_s=0.5)
@@ -277,3 +308,22 @@ async def test_a_compaction_can_be_asked_for_and_watched(rig: Rig) -> None:
     await until(done, "the compaction")
     assert [len(m.segments) for m in await rig.manifests(c)] == [1, 1]
     assert len(await rig.state(c)) == 30
+
+
+async def test_a_build_of_a_lost_index_node_is_done_by_another(rig: Rig) -> None:
+    lost, other = FakeIndexNode(rig.store), FakeIndexNode(rig.store)
+    lost.broken = True
+    rig.nodes.index = [lost, other]
+    rig.coordinator._indexing._settings = replace(COORDINATOR, index_retry_s=60.0)
+    c = await rig.create()
+    await rig.change(CreateIndex("", "c", "vector"))
+    for n in range(3):
+        await rig.write(c, {n: n})
+        await rig.flush(c)
+
+    async def built() -> bool:
+        return all(s.indexes for m in await rig.manifests(c) for s in m.segments)
+
+    await until(built, "the other node to build")
+    assert len(lost.tasks) == 1, "not asked again while there is another"
+    assert len(other.tasks) == 3

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.index_plan import indexed, missing, pruned, with_index, without_index
-from coordinator.placement import choose, place
+from coordinator.placement import RoleNodes, place
 from coordinator.state import ClusterState, reconcile
 from core.catalog import ChannelOwner, Collection, Index, Partition, Placement, Shard
 from core.ids import Channel, CollectionId, FieldId, IndexId, NodeId, PartitionId, Position, Revision, SegmentId
@@ -15,6 +15,7 @@ from core.schema import Field, Schema
 from core.types import DataType
 from storage import keys
 from storage.meta.port import Delete, Put
+from tests.fakes import led_by
 
 SCHEMA = Schema(
     (
@@ -50,20 +51,6 @@ def manifest(*segments: Segment) -> Manifest:
 
 
 # --- placement -------------------------------------------------------------------------------
-@given(NODES, st.text(max_size=8))
-def test_a_node_that_leaves_moves_only_what_it_had(nodes: frozenset[NodeId], thing: str) -> None:
-    first = choose(nodes, thing)
-    assert (first is None) == (not nodes)
-    for gone in nodes - {first}:
-        assert choose(nodes - {gone}, thing) == first
-
-
-def test_things_spread_over_the_nodes() -> None:
-    nodes = [NodeId(f"n{i}") for i in range(4)]
-    counts = [sum(choose(nodes, str(t)) == n for t in range(4_000)) for n in nodes]
-    assert min(counts) > 800
-
-
 def apply(state: ClusterState) -> ClusterState:
     """The state once every move is committed."""
     owners, placements = dict(state.owners), dict(state.placements)
@@ -82,26 +69,28 @@ def apply(state: ClusterState) -> ClusterState:
 
 @given(st.lists(st.tuples(NODES, NODES, st.booleans(), st.booleans()), min_size=1, max_size=6))
 def test_reconciling_ends_and_leaves_everything_with_living_nodes(steps) -> None:
-    state = ClusterState(4, frozenset(), frozenset(), {}, {}, {})
+    state = ClusterState(4, RoleNodes(), RoleNodes(), {}, {}, {})
     for data_nodes, query_nodes, loaded, exists in steps:
         value = replace(COLLECTION, loaded=COLLECTION.loaded if loaded else ())
         collections = {value.id: (value, Revision(7))} if exists else {}
-        state = apply(replace(state, data_nodes=data_nodes, query_nodes=query_nodes, collections=collections))
-        assert reconcile(state) == []
+        nodes = {"data_nodes": RoleNodes(data_nodes), "query_nodes": RoleNodes(query_nodes)}
+        state = apply(replace(state, collections=collections, **nodes))
+        assert list(reconcile(state)) == []
         if data_nodes:
             assert {o.node for o, _ in state.owners.values()} <= data_nodes
             assert len(state.owners) == 4
         if not exists or not loaded:
             assert not state.placements
         elif query_nodes:
-            assert state.placements[value.id][0] == place(query_nodes, value)
+            present = state.placements[value.id][0]
+            assert present == place(RoleNodes(query_nodes), value, present)
 
 
 def test_nothing_moves_while_no_node_lives() -> None:
     owner = {Channel(0): (ChannelOwner(NodeId("old")), Revision(3))}
-    placement = {COLLECTION.id: (Placement(COLLECTION.id, (NodeId("old"),) * 3), Revision(4))}
-    state = ClusterState(1, frozenset(), frozenset(), owner, {COLLECTION.id: (COLLECTION, Revision(2))}, placement)
-    assert reconcile(state) == []
+    placement = {COLLECTION.id: (led_by(COLLECTION.id, (NodeId("old"),) * 3), Revision(4))}
+    state = ClusterState(1, RoleNodes(), RoleNodes(), owner, {COLLECTION.id: (COLLECTION, Revision(2))}, placement)
+    assert list(reconcile(state)) == []
 
 
 # --- indexes ---------------------------------------------------------------------------------

@@ -153,7 +153,7 @@ async def test_a_trim_past_the_reader_starts_its_shards_again(log: MemoryLog) ->
 
 
 async def test_an_unreachable_log_is_read_on_once_it_is_back(log: MemoryLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("querynode.channel_tail.RETRY_S", 0.01)
+    monkeypatch.setattr("querynode.channel_tail.RETRY_S", (0.01, 0.01))
     log.append(1, [1])
     log.error = Unavailable("away")
     tails = ChannelTails(log, lambda _: None)  # type: ignore[arg-type]  # reads only
@@ -169,7 +169,7 @@ async def test_an_unreachable_log_is_read_on_once_it_is_back(log: MemoryLog, mon
 async def test_a_record_that_cannot_be_read_fails_reads_instead_of_being_skipped(
     log: MemoryLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("querynode.channel_tail.RETRY_S", 0.01)
+    monkeypatch.setattr("querynode.channel_tail.RETRY_S", (0.01, 0.01))
     log.append(1, [1])
     log.append(1, [2])
     good = log.records[1]

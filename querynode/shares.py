@@ -1,0 +1,148 @@
+"""Reads of a view that is spread over several nodes: every holder answers its share, the leader merges.
+
+The answer is that of one node holding everything, row by row: each segment is searched on its own
+wherever it is, and between equal scores the manifest's order of segments decides.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from core.errors import SnapshotExpired, Unavailable
+from core.ids import SegmentId
+from engine.vector.metric import Metric
+from querynode import keys as pk
+from querynode.gather import output_fields
+from querynode.grouping import search_groups
+from querynode.links import WorkerLink
+from querynode.reader import FoundRows, Reader, readable
+from querynode.sealed import SealedSegment
+from querynode.shard import ShardState
+from querynode.view import View
+from querynode.waiting import within
+from rpc.reads import QueryReply, QueryRequest, Read, Rows, SearchReply, SearchRequest
+from rpc.workers import QueryShare, SearchShare, SearchShareReply
+
+T = TypeVar("T")
+H = TypeVar("H")
+
+
+class SpreadReader:
+    """Answers reads as ``Reader`` does. Raises ``Unavailable`` when a holder is lost: another replica, or
+    the next view of this one, can answer the whole."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    async def search(self, shard: ShardState, view: View, request: SearchRequest) -> SearchReply:
+        request = replace(request, partitions=readable(shard, request.partitions))
+        if not request.group_by:
+            return await self._best(shard, view, request)
+        schema = shard.collection.schema
+        by = output_fields(schema, [request.group_by])[0]
+        output = tuple(dict.fromkeys((*request.output, request.group_by)))
+        plain = replace(request, group_by="", group_size=1, output=output)
+        fields = output_fields(schema, request.output)
+        return await search_groups(request, fields, by, lambda k: self._best(shard, view, replace(plain, k=k)))
+
+    async def query(self, shard: ShardState, view: View, request: QueryRequest) -> QueryReply:
+        request = replace(request, partitions=readable(shard, request.partitions))
+
+        def ask(link: WorkerLink, segments: tuple[SegmentId, ...]) -> Coroutine[Any, Any, QueryReply]:
+            return link.worker.query_share(
+                QueryShare(link.session, link.after(shard.id), segments, view.frontier, request)
+            )
+
+        here = self._reader.matching_rows(shard.collection.schema, view, request)
+        own, others = await _ask(view, request, here, ask)
+        return merge_rows([own, *(reply for _, reply in others)], request.limit)
+
+    async def _best(self, shard: ShardState, view: View, request: SearchRequest) -> SearchReply:
+        def ask(link: WorkerLink, segments: tuple[SegmentId, ...]) -> Coroutine[Any, Any, SearchShareReply]:
+            return link.worker.search_share(
+                SearchShare(link.session, link.after(shard.id), segments, view.frontier, request)
+            )
+
+        here = self._reader.found(shard.collection.schema, view, request)
+        own, others = await _ask(view, request, here, ask)
+        place = {id: n for n, id in enumerate(view.order)}
+        answers = [(own.reply, places(own, view.order))]
+        for segments, reply in others:
+            answers.append((reply.reply, np.array([place[id] for id in segments])[reply.places]))
+        return merge_best(answers, request.k, Metric(request.metric))
+
+
+async def _ask(
+    view: View,
+    request: Read,
+    here: Coroutine[Any, Any, H],
+    ask: Callable[[WorkerLink, tuple[SegmentId, ...]], Coroutine[Any, Any, T]],
+) -> tuple[H, list[tuple[tuple[SegmentId, ...], T]]]:
+    """The answers of this node, and of all others with the segments they are about; or an error."""
+    if lost := next((r.link for r in view.remote if r.link.failure), None):
+        here.close()
+        if request.snapshot_ts:
+            raise SnapshotExpired(f"a part of the iterator's view was lost with node {lost.node}; start it again")
+        raise Unavailable(f"worker {lost.node} is lost: {lost.failure}")
+    shares: dict[WorkerLink, list[SegmentId]] = {}
+    for remote in view.remote:
+        if remote.partition in request.partitions:
+            shares.setdefault(remote.link, []).append(remote.id)
+    asked = [(link, tuple(segments)) for link, segments in shares.items()]
+    calls = [asyncio.ensure_future(link.call(ask(link, segments))) for link, segments in asked]
+    try:
+        await asyncio.sleep(0)  # they are on their way before this node does its own part
+        own = await here
+        replies = await within(request.deadline, asyncio.gather(*calls), "the nodes that hold the other segments")
+    finally:
+        here.close()
+        for call in calls:
+            call.cancel()
+    return own, [(segments, reply) for (_, segments), reply in zip(asked, replies, strict=True)]
+
+
+def places(found: FoundRows, order: Sequence[SegmentId]) -> np.ndarray:
+    """int32 [rows]: the place of each row's segment in the order; growing rows come after all."""
+    place = {id: n for n, id in enumerate(order)}
+    of_part = np.array(
+        [place[p.data.id] if isinstance(p.data, SealedSegment) else len(order) + n for n, p in enumerate(found.parts)],
+        np.int32,
+    )
+    if found.part_of is None:
+        return np.full(len(found.reply.scores), of_part[0] if len(of_part) else 0, np.int32)
+    return of_part[found.part_of]
+
+
+def merge_best(answers: Sequence[tuple[SearchReply, np.ndarray]], k: int, metric: Metric) -> SearchReply:
+    """The ``k`` best rows of each query over all answers, each with the places of its rows' segments."""
+    replies = [reply for reply, _ in answers]
+    nq = len(replies[0].counts)
+    query = np.concatenate([np.repeat(np.arange(nq), r.counts) for r in replies])
+    scores = np.concatenate([r.scores for r in replies])
+    order = np.lexsort((np.concatenate([p for _, p in answers]), -scores if metric.larger_is_better else scores, query))
+    counts = np.bincount(query, minlength=nq)
+    rank = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    best = order[rank < k]
+    return SearchReply(np.minimum(counts, k), scores[best], _take([r.rows for r in replies], best))
+
+
+def merge_rows(replies: Sequence[QueryReply], limit: int | None) -> QueryReply:
+    """The rows of all replies in key order, at most ``limit``."""
+    rows = [r.rows for r in replies]
+    if not any(len(r.pks) for r in rows):
+        return QueryReply(sum(r.count for r in replies), rows[0])
+    chosen = pk.order(pk.concat([pk.keys_of(r.pks) for r in rows]))[:limit]
+    return QueryReply(len(chosen), _take(rows, chosen))
+
+
+def _take(rows: Iterable[Rows], chosen: np.ndarray) -> Rows:
+    every, index = list(rows), pa.array(chosen)
+
+    def take(columns: Iterable[pa.Array]) -> pa.Array:
+        return pa.concat_arrays(list(columns)).take(index)
+
+    return Rows(take(r.pks for r in every), {n: take(r.columns[n] for r in every) for n in every[0].columns})

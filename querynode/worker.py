@@ -1,0 +1,196 @@
+"""The worker: holds sealed segments for the leaders of other nodes and answers for them."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+
+from core.catalog import Collection
+from core.errors import NotHeld
+from core.ids import SegmentId, ShardId
+from querynode import keys as pk
+from querynode.growing import Growing
+from querynode.opening import Opener
+from querynode.reader import Reader
+from querynode.sealed import SealedSegment
+from querynode.shares import places
+from querynode.view import View
+from querynode.waiting import Signal, until
+from rpc.reads import QueryReply
+from rpc.workers import (
+    SESSION_TTL_S,
+    Forward,
+    Hold,
+    Kills,
+    QueryShare,
+    SearchShare,
+    SearchShareReply,
+    Session,
+)
+
+FOREVER = float("inf")
+
+
+class HeldShard:
+    """What is held of one shard for one leader."""
+
+    def __init__(self, collection: Collection) -> None:
+        self.collection = collection
+        self.sealed: dict[SegmentId, SealedSegment] = {}
+        self.nothing_growing = Growing(collection.schema)
+        self.opening = asyncio.Lock()
+        self.bad_indexes: set[str] = set()
+
+    def kill(self, kills: Kills) -> None:
+        keys = pk.keys_of(kills.keys)
+        if not len(keys):
+            return
+        first, last = pk.span(keys)
+        for segment in self.sealed.values():
+            if segment.first <= last and first <= segment.last:
+                segment.kill(keys, kills.positions)
+
+    def release(self, segments: Iterable[SegmentId]) -> None:
+        for id in segments:
+            self.sealed.pop(id, None)
+
+
+class LeaderSession:
+    """What one life of a leader's connection has had held. applied: number of the last message."""
+
+    def __init__(self, heard_s: float) -> None:
+        self.applied = 0
+        self.heard_s = heard_s
+        self.ended = False
+        self.moved = Signal()
+        self.shards: dict[ShardId, HeldShard] = {}
+
+    def end(self) -> None:
+        self.ended = True
+        self.shards.clear()
+        self.moved.notify()
+
+    async def reach(self, number: int, deadline: float) -> None:
+        """Waits until the message of that number is applied. Raises ``NotHeld``, ``Timeout``."""
+        if self.applied < number:
+            await until(lambda: self._reached(number), lambda: self.moved, deadline, f"message {number} of the leader")
+
+    def _reached(self, number: int) -> bool:
+        if self.ended:
+            raise NotHeld("the leader's session has ended")
+        return self.applied >= number
+
+
+class SegmentWorker:
+    """Implements ``rpc.workers.Worker``."""
+
+    def __init__(self, opener: Opener, reader: Reader, now: Callable[[], float] = time.monotonic) -> None:
+        self._opener, self._reader, self._now = opener, reader, now
+        self._sessions: dict[Session, LeaderSession] = {}
+
+    @property
+    def segments(self) -> int:
+        """How many segments are held, for all leaders."""
+        return sum(len(h.sealed) for s in self._sessions.values() for h in s.shards.values())
+
+    @property
+    def bytes(self) -> int:
+        """Memory they take."""
+        held = (h for s in self._sessions.values() for h in s.shards.values())
+        return sum(segment.bytes for h in held for segment in h.sealed.values())
+
+    def expire(self) -> None:
+        """Lets go of what leaders that fell silent had held here."""
+        oldest = self._now() - SESSION_TTL_S
+        self._end([id for id, session in self._sessions.items() if session.heard_s < oldest])
+
+    def close(self) -> None:
+        self._end(list(self._sessions))
+
+    def _end(self, ids: Iterable[Session]) -> None:
+        for id in ids:
+            self._sessions.pop(id).end()
+
+    # --- Worker ---------------------------------------------------------------------------------
+    async def forward(self, message: Forward) -> None:
+        if message.number == 0 and message.session not in self._sessions:
+            self._end([id for id in self._sessions if id.leader == message.session.leader])
+            self._sessions[message.session] = LeaderSession(self._now())
+        session = self._session(message.session)
+        session.heard_s = self._now()
+        if message.number <= session.applied:
+            return
+        if message.number > session.applied + 1:
+            raise NotHeld(f"messages up to {message.number} are missing")
+        for kills in message.kills:
+            if held := session.shards.get(kills.shard):
+                held.kill(kills)
+        for release in message.releases:
+            if held := session.shards.get(release.shard):
+                held.release(release.segments)
+                if not held.sealed and not held.opening.locked():
+                    del session.shards[release.shard]
+        session.applied = message.number
+        session.moved.notify()
+
+    async def hold(self, hold: Hold) -> None:
+        session = self._session(hold.session)
+        await session.reach(hold.after, FOREVER)
+        held = session.shards.get(hold.shard)
+        if held is None:
+            held = session.shards[hold.shard] = HeldShard(hold.collection)
+        async with held.opening:
+            held.collection = hold.collection
+            await self._open(held, hold)
+        if session.ended:
+            raise NotHeld("the leader's session has ended")
+        session.shards[hold.shard] = held
+
+    async def search_share(self, share: SearchShare) -> SearchShareReply:
+        held, view = await self._view(share)
+        found = await self._reader.found(held.collection.schema, view, share.request)
+        return SearchShareReply(found.reply, places(found, share.segments))
+
+    async def query_share(self, share: QueryShare) -> QueryReply:
+        held, view = await self._view(share)
+        return await self._reader.matching_rows(held.collection.schema, view, share.request)
+
+    # --- parts of the above ---------------------------------------------------------------------
+    def _session(self, id: Session) -> LeaderSession:
+        session = self._sessions.get(id)
+        if session is None:
+            raise NotHeld(f"no session of leader {id.leader} is open here")
+        return session
+
+    async def _view(self, share: SearchShare | QueryShare) -> tuple[HeldShard, View]:
+        """What the leader's view sees of these segments."""
+        session = self._session(share.session)
+        await session.reach(share.after, share.request.deadline)
+        held = session.shards.get(share.shard)
+        missing = [id for id in share.segments if held is None or id not in held.sealed]
+        if held is None or missing:
+            raise NotHeld(f"segments {missing} of shard {share.shard} are not held here")
+        return held, View(
+            0,
+            share.frontier,
+            partitions=frozenset(),
+            known=frozenset(),
+            sealed=tuple(held.sealed[id] for id in share.segments),
+            growing=held.nothing_growing,
+        )
+
+    async def _open(self, held: HeldShard, hold: Hold) -> None:
+        opener, schema = self._opener, hold.collection.schema
+        missing = [s for s in hold.segments if s.id not in held.sealed]
+        present = [held.sealed[s.id] for s in hold.segments if s.id in held.sealed]
+        kills = await opener.tombstones(hold.tombstones, hold.segments)
+        if hold.kills:
+            kills.append((pk.keys_of(hold.kills.keys), hold.kills.positions))
+        # Held since an earlier hold whose answer the leader did not get, perhaps: what it is told now
+        # is then news, and repeats otherwise.
+        for segment in present:
+            for keys, positions in kills:
+                segment.kill(keys, positions)
+        opened = await asyncio.gather(*(opener.segment(s, schema, kills) for s in missing))
+        segments = {s.id: s for s in (*present, *opened)}
+        held.bad_indexes |= await opener.indexes(hold.shard, hold.collection, segments, hold.segments, held.bad_indexes)
+        held.sealed |= segments
