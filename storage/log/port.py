@@ -35,8 +35,9 @@ class Log(Protocol):
         """Appends the payloads in order; returns their positions once all are durable.
 
         Within a channel the given order is kept. The embedded log makes the call atomic (all or
-        none); a distributed one may keep a prefix when it raises. Concurrent calls share commits.
-        Whoever is tailing in the same process has been handed the records before this returns.
+        none); a distributed one may keep part of it when it raises ``Unavailable``, and has then stopped
+        trying. Concurrent calls share commits. The embedded log has handed the records to the readers
+        of its process before this returns; a distributed one need not: who needs them waits for ``end``.
         """
         ...
 
@@ -44,13 +45,17 @@ class Log(Protocol):
         """Tails a channel for ever from ``start`` on (inclusive): batches, ordered, without gap.
 
         Yields no empty batch. Raises ``LogTruncated`` when ``start`` is before the first kept
-        record. Close it with ``aclose()``.
+        record, ``Corrupted`` when it is after the end. A distributed log reads on by itself after a lost
+        connection. Close it with ``aclose()``.
         """
         ...
 
     async def end(self, channels: Sequence[Channel]) -> list[Position]:
         """For each channel the position the next record will get. Linearizable: not below any
-        append that returned before this was called."""
+        append that returned before this was called.
+
+        One past the last record, or ``start`` when no record is kept: so a reader that has taken every
+        record before it has reached it."""
         ...
 
     async def start(self, channel: Channel) -> Position:

@@ -39,8 +39,9 @@ READ_BYTES = 4 * 1024 * 1024
 READ_ROWS = 4096
 TRIM_BYTES = 64 * 1024 * 1024
 TRIM_ROWS = 4096
-FREE_BYTES_KEPT = 16 * 1024 * 1024
-"""Free space the file keeps for the next appends instead of giving it back."""
+FREE_BYTES_KEPT = 1024 * 1024
+"""Free space the file keeps for the next appends instead of giving it back. Keeping 16 times as much
+made a burst of large appends no faster."""
 VACUUM_PAGES = 256
 
 
@@ -262,6 +263,8 @@ class RecordFile:
             if spare <= VACUUM_PAGES:
                 # Only a checkpoint makes the files themselves shorter.
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                # What is cached are pages of records that are gone.
+                self._db.execute("PRAGMA shrink_memory").fetchall()
         return spare > VACUUM_PAGES
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import pytest
 
-from core.errors import LogTruncated, TooLarge, Unavailable
+from core.errors import Corrupted, LogTruncated, TooLarge, Unavailable
 from core.ids import Channel, Position
 from storage.log.port import Log, LogRecord
 
@@ -67,24 +67,6 @@ async def test_end_is_not_below_any_finished_append(log: Log):
     assert await log.end([A, B]) == [0, 0]
     [position] = await log.append([(B, b"x")])
     assert await log.end([B, A]) == [position + 1, 0]
-
-
-async def test_tailing_readers_have_the_records_before_the_append_returns(log: Log, log_backend: LogBackend):
-    if not log_backend.gapless:
-        pytest.skip("a promise of the embedded log only")
-    seen: list[bytes] = []
-
-    async def tail() -> None:
-        async for batch in log.read(A, Position(0)):
-            seen.extend(payloads(batch))
-
-    task = asyncio.create_task(tail())
-    await log.append([(A, b"warm")])
-    for i in range(50):
-        await log.append([(A, b"%d" % i)])
-        assert seen[-1] == b"%d" % i
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_concurrent_appends_keep_each_callers_order_and_lose_nothing(log: Log):
@@ -163,6 +145,24 @@ async def test_trim(log: Log):
     [position] = await log.append([(A, b"next")])
     assert position == end, "positions go on after a trim"
     assert payloads(await collect(log, A, position)) == [b"next"]
+
+
+async def test_the_end_is_reached_by_its_last_record_or_is_the_start(log: Log):
+    await log.append([(A, b"%d" % i) for i in range(5)])
+    [end] = await log.end([A])
+    assert (await collect(log, A))[-1].position == end - 1
+    await log.trim(A, end)
+    assert await log.start(A) == end == (await log.end([A]))[0], "nothing is kept, nothing to wait for"
+    async with asyncio.timeout(PATIENCE_S), aclosing(log.read(A, end)) as batches:
+        reading = asyncio.ensure_future(anext(batches))
+        [position] = await log.append([(A, b"next")])
+        assert [(r.position, r.payload) for r in await reading] == [(position, b"next")]
+
+
+async def test_a_reader_that_is_ahead_of_the_log_is_told(log: Log):
+    await log.append([(A, b"x")])
+    with pytest.raises(Corrupted, match=r"ends at 1, 7 was asked for"):
+        await collect(log, A, 7, count=1)
 
 
 async def test_trimming_under_readers_gives_records_or_truncation_never_a_gap(log: Log):

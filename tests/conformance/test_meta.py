@@ -124,6 +124,22 @@ async def test_bad_writes_are_refused(meta: MetaStore):
     await meta.commit([], [Put("big", bytes(1024 * 1024))])
 
 
+async def test_a_commit_is_bounded_and_never_split(meta: MetaStore):
+    most = [Put(f"k/{n}", b"") for n in range(128)]
+    revision = await meta.commit([Condition(w.key, ABSENT) for w in most], most)
+    assert {i.revision for i in (await meta.list("k/"))[0]} == {revision}
+    await meta.commit([], [Put("big/1", bytes(1024 * 1024)), Put("big/2", bytes(255 * 1024))])
+    before = await meta.list("")
+    for conditions, writes in (
+        ([], [*most, Put("one/more", b"")]),
+        ([Condition(f"absent/{n}", ABSENT) for n in range(129)], [Put("a", b"")]),
+        ([], [Put("big/1", bytes(1024 * 1024)), Put("big/2", bytes(256 * 1024))]),
+    ):
+        with pytest.raises(TooLarge):
+            await meta.commit(conditions, writes)
+    assert await meta.list("") == before
+
+
 async def test_watch_gives_every_change_once_per_commit_and_in_order(meta: MetaStore):
     start = await meta.commit([], [Put("w/0", b"before")])
     watching = asyncio.create_task(changes(meta, "w/", start, start + 4))
