@@ -1,6 +1,6 @@
 """What every measure gets: the data, how long to measure, and where its rows go."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -16,6 +16,7 @@ from bench.server import Server, settle
 COLLECTION = "bench"
 BATCH = 1000
 HNSW = {"index_type": "HNSW", "metric_type": "COSINE", "params": {"M": 16, "efConstruction": 200}}
+AUTOINDEX = {"index_type": "AUTOINDEX", "metric_type": "COSINE"}
 EFS = (10, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256)
 RECALL_MIN = 0.95
 GUARANTEES = {common_pb2.Strong: 0, common_pb2.Bounded: 2, common_pb2.Eventually: 1}
@@ -126,28 +127,34 @@ def search_requests(
     queries: np.ndarray, ef: int, filter: str = "", level: common_pb2.ConsistencyLevel = common_pb2.Bounded
 ) -> list[bytes]:
     """One prepared Search per query, as pymilvus would send it."""
+    return [search_request([query], ef, filter, level) for query in queries]
+
+
+def search_request(
+    queries: Sequence[np.ndarray],
+    ef: int,
+    filter: str = "",
+    level: common_pb2.ConsistencyLevel = common_pb2.Bounded,
+) -> bytes:
+    """A prepared Search of these queries."""
     params = {"anns_field": "vector", "topk": K, "metric_type": "COSINE", "round_decimal": -1, "offset": 0}
     params["params"] = f'{{"ef": {ef}}}'
     pairs = [common_pb2.KeyValuePair(key=k, value=str(v)) for k, v in params.items()]
-    requests = []
-    for query in queries:
-        value = common_pb2.PlaceholderValue(
-            tag="$0", type=common_pb2.PlaceholderType.FloatVector, values=[query.tobytes()]
-        )
-        group = common_pb2.PlaceholderGroup(placeholders=[value]).SerializeToString()
-        request = milvus_pb2.SearchRequest(
-            collection_name=COLLECTION,
-            dsl=filter,
-            dsl_type=common_pb2.DslType.BoolExprV1,
-            nq=1,
-            placeholder_group=group,
-            search_params=pairs,
-            guarantee_timestamp=GUARANTEES[level],
-            consistency_level=level,
-            use_default_consistency=False,
-        )
-        requests.append(request.SerializeToString())
-    return requests
+    value = common_pb2.PlaceholderValue(
+        tag="$0", type=common_pb2.PlaceholderType.FloatVector, values=[query.tobytes() for query in queries]
+    )
+    request = milvus_pb2.SearchRequest(
+        collection_name=COLLECTION,
+        dsl=filter,
+        dsl_type=common_pb2.DslType.BoolExprV1,
+        nq=len(queries),
+        placeholder_group=common_pb2.PlaceholderGroup(placeholders=[value]).SerializeToString(),
+        search_params=pairs,
+        guarantee_timestamp=GUARANTEES[level],
+        consistency_level=level,
+        use_default_consistency=False,
+    )
+    return request.SerializeToString()
 
 
 def measured_recall(

@@ -62,6 +62,11 @@ class Server:
         return MilvusClient(f"http://{self.address}", dedicated=True)
 
     @property
+    def pid(self) -> int:
+        assert self._process
+        return self._process.pid
+
+    @property
     def pss(self) -> int:
         """Memory in bytes, shared pages counted in proportion."""
         assert self._process

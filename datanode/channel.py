@@ -29,7 +29,8 @@ from storage.meta.port import Condition, Put
 from storage.record import BARRIER, decode
 
 FLUSH_DEADLINE_S = 60.0
-RETRY_S = 1.0
+RETRY_S = (1.0, 10.0)
+"""Pause where the log can't be reached; where it is damaged it doubles, up to the second."""
 TICK_S = 1.0
 """Longest pause between looks at the age of buffers."""
 
@@ -62,6 +63,7 @@ class OwnedChannel:
         self._locks: WeakValueDictionary[ShardId, asyncio.Lock] = WeakValueDictionary()
         self._moved = asyncio.Event()
         self._failure: Exception | None = None
+        """Why tailing ended, until all that was in the log when it began again is read."""
         self.seals: set[asyncio.Task[None]] = set()
         """Those started in the background that still run."""
         tick_s = min(TICK_S, self._settings.seal_age_s / 2)
@@ -107,6 +109,7 @@ class OwnedChannel:
 
     # --- tailing ------------------------------------------------------------------------------
     async def _tail(self) -> None:
+        failures = 0
         while True:
             try:
                 await self._tail_once()
@@ -114,11 +117,16 @@ class OwnedChannel:
                 log.info("channel lost", channel=self.channel, error=str(e))
                 return
             except Exception as e:
-                self._failure = e
-                self._wake_waiting()
-                say = log.warning if isinstance(e, Unavailable) else log.error
-                say("tailing failed, starting again from the checkpoint", channel=self.channel, error=str(e))
-                await asyncio.sleep(RETRY_S)
+                self._fail(e)
+                failures = 0 if isinstance(e, Unavailable) else min(failures + 1, 10)
+                await asyncio.sleep(min(RETRY_S[0] * 2**failures, RETRY_S[1]))
+
+    def _fail(self, error: Exception) -> None:
+        if str(error) != str(self._failure):  # once, not at every attempt
+            say = log.warning if isinstance(error, Unavailable) else log.error
+            say("tailing failed, starting again from the checkpoint", channel=self.channel, error=str(error))
+        self._failure = error
+        self._wake_waiting()
 
     async def _tail_once(self) -> None:
         log_, meta = self._resources.log, self._resources.meta
@@ -130,8 +138,7 @@ class OwnedChannel:
         self._floors.clear()
         await self._cancel(self.seals)
         self.state = ChannelState(self._settings, self.channel, Position(start))
-        self._failure = None
-        self._wake_waiting()
+        self._caught_up()
         if kept < start:
             # The crash was between the checkpoint's commit and the trim.
             await log_.trim(self.channel, Position(start))
@@ -139,7 +146,7 @@ class OwnedChannel:
             async for records in batches:
                 for record in records:
                     await self._take(record)
-                self._wake_waiting()
+                self._caught_up()
                 await self._make_room()
                 if self.state.due(time.monotonic()):
                     self._sealing.wake()
@@ -220,6 +227,12 @@ class OwnedChannel:
         failpoint("trim.done")
 
     # --- waiting ------------------------------------------------------------------------------
+    def _caught_up(self) -> None:
+        """The frontier has moved; what stopped tailing is over once all that was there then is read."""
+        if self.state.frontier >= self._replayed:
+            self._failure = None
+        self._wake_waiting()
+
     def _wake_waiting(self) -> None:
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()

@@ -87,4 +87,4 @@ class IndexNodeService(IndexNode):
 def _give_way() -> None:
     """Lowers the priority of this thread, and so of the OpenMP threads it will start."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        os.nice(NICENESS)  # there, of the calling thread alone

@@ -8,10 +8,10 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 from bench.clients import BareSearch, drive
-from bench.context import EFS, HNSW, Bench, measured_recall, search_requests
+from bench.context import AUTOINDEX, EFS, HNSW, Bench, measured_recall, search_requests
 
 CLIENTS = 8
-INDEXES = {"HNSW M=16 efConstruction=200": HNSW, "AUTOINDEX": {"index_type": "AUTOINDEX", "metric_type": "COSINE"}}
+INDEXES = {"HNSW M=16 efConstruction=200": HNSW, "AUTOINDEX": AUTOINDEX}
 
 
 def measure(bench: Bench) -> None:

@@ -1,42 +1,69 @@
-"""Where a single search's time goes: samples of the server's main thread, by step."""
+"""Where a single search's time goes: py-spy's samples of the thread that answers it, by function."""
 
-import json
+import subprocess
+import sysconfig
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 from bench.clients import BareSearch, drive
-from bench.context import COLLECTION, HNSW, Bench, create, insert_all, search_requests
-from bench.server import Server, settle
+from bench.context import Bench, search_requests, smallest_ef
 
-EF = 32
-STEPS_SHOWN = 20
+RATE = 1000
+"""Samples a second."""
+THREAD = "listener"
+WAITING = "NativeListener._receive (proxy/native_listener.py)"
+"""Where the thread is when there is nothing to do, and while it takes a call."""
+STEPS_SHOWN = 25
+HEADING = "Where a single search's time goes"
 
 
 def measure(bench: Bench) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "samples.json"
-        with Server(("-m", "bench.sampled", str(out))) as server:
-            create(server.client(), bench.data.dim, HNSW)
-            insert_all(server, bench.data)
-            settle(server, COLLECTION)
-            work = BareSearch(search_requests(bench.data.queries, EF))
-            (out.with_suffix(".on")).touch()
-            load = drive(server.address, work, 1, max(bench.seconds, 5.0))
-        samples: dict[str, float] = json.loads(out.read_text())
-    total = sum(samples.values())
-    bench.sections["Where a single search's time goes"] = page(samples, total, 1e6 / load.qps)
-    print(bench.sections["Where a single search's time goes"])
+    with bench.loaded() as server, tempfile.TemporaryDirectory() as folder:
+        ef, _ = smallest_ef(server, bench.data)
+        work = BareSearch(search_requests(bench.data.queries, ef))
+        seconds = max(bench.seconds, 5.0)
+        load = drive(server.address, work, 1, seconds)
+        out = Path(folder) / "samples"
+        with subprocess.Popen(
+            [*spy(server.pid, int(seconds)), "--output", str(out)], stdout=subprocess.DEVNULL
+        ) as spying:
+            drive(server.address, work, 1, seconds)
+        if spying.returncode:
+            raise SystemExit("py-spy could not watch the server: it needs root, or kernel.yama.ptrace_scope = 0")
+        samples = leaves(out.read_text())
+    bench.sections[HEADING] = page(samples, ef, 1e6 / load.qps)
+    print(bench.sections[HEADING])
 
 
-def page(samples: dict[str, float], total: float, search_us: float) -> str:
+def spy(pid: int, seconds: int) -> list[str]:
+    """py-spy reads the stacks from outside: the server does not run any slower."""
+    program = Path(sysconfig.get_path("scripts")) / "py-spy"
+    options = ["--format", "raw", "--nonblocking", "--threads", "--function", "--rate", str(RATE)]
+    return [str(program), "record", "--pid", str(pid), "--duration", str(seconds), *options]
+
+
+def leaves(stacks: str) -> Counter[str]:
+    """Samples by innermost function, of the listener's thread, waiting left out."""
+    found: Counter[str] = Counter()
+    for line in stacks.splitlines():
+        stack, _, count = line.rpartition(" ")
+        frames = stack.split(";")
+        if frames[0].endswith(f": {THREAD}") and frames[-1] != WAITING:
+            found[frames[-1]] += int(count)
+    return found
+
+
+def page(samples: Counter[str], ef: int, search_us: float) -> str:
+    total = max(samples.total(), 1)
     lines = [
-        f"One client, ef={EF}, {search_us:,.0f} µs from call to answer. The server's CPU time, sampled"
-        " every millisecond and attributed to the innermost function of ours:",
+        f"One client, ef={ef}, {search_us:,.0f} µs from call to answer. The thread that answers, sampled"
+        f" {RATE:,} times a second while it is not waiting for a call, by innermost function:",
         "",
-        "| step | share of the server's CPU time |",
+        "| step | share |",
         "|---|---|",
     ]
-    ranked = sorted(samples.items(), key=lambda item: -item[1])
+    ranked = samples.most_common()
     lines += [f"| `{step}` | {100 * n / total:.1f} % |" for step, n in ranked[:STEPS_SHOWN]]
     rest = sum(n for _, n in ranked[STEPS_SHOWN:])
     lines.append(f"| everything else | {100 * rest / total:.1f} % |")

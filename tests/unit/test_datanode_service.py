@@ -1,7 +1,9 @@
 """The data node over a real embedded store: sealing, flushing, replay, compaction, trimming."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 import datanode.compact
 from core.catalog import ChannelCheckpoint, ChannelOwner
-from core.errors import Fenced
+from core.errors import Corrupted, Fenced
 from core.failpoints import arm
 from core.ids import NodeId, ShardId
 from datanode.compaction_plan import Policy
@@ -49,6 +51,19 @@ async def test_a_flush_of_nothing_is_noted(rig: Rig) -> None:
     assert await rig.coordinator.flush(c.id, ts) == {ShardId(c.id, 0): []}
     (manifest,) = await rig.manifests(c)
     assert (manifest.flushed_ts, manifest.segments) == (ts, ())
+
+
+async def test_a_flush_past_a_damaged_record_fails_at_once_naming_the_file(rig: Rig) -> None:
+    c = await rig.create()
+    await rig.write(c, {1: 1})
+    await rig.close()
+    with closing(sqlite3.connect(rig.folder / "log.db")) as db, db:
+        assert db.execute("UPDATE record SET payload = zeroblob(9) WHERE id >= 0").rowcount == 1
+    await rig.start()
+    for k in range(3):
+        await rig.write(c, {k: 2})  # still durable
+        with pytest.raises(Corrupted, match=r"log\.db: record 0 "):
+            await asyncio.wait_for(rig.flush(c), 5)
 
 
 @pytest.mark.parametrize("schema", [None, STRING_SCHEMA])

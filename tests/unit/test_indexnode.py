@@ -1,6 +1,8 @@
 """The index node: from a stored segment to a stored index object."""
 
 import asyncio
+import os
+import sys
 import threading
 from pathlib import Path
 
@@ -159,3 +161,13 @@ async def test_closing_ends_a_build(objects: FolderObjects, tmp_path: Path, monk
     with pytest.raises(Unavailable):
         await node.build(make_task(source))
     assert [o.name async for o in objects.list("")] == [source.name]
+
+
+async def test_builds_run_at_a_lower_priority_than_the_server(objects: FolderObjects, tmp_path: Path) -> None:
+    node = IndexNodeService(IndexNodeSettings(), objects, tmp_path / "scratch")
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    own = node._builder.submit(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())).result()
+    if sys.platform == "linux":
+        assert own == min(19, before + service.NICENESS)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
+    await node.close()

@@ -143,6 +143,15 @@ def test_autoindex_takes_half_the_bytes(indexes: dict) -> None:
     assert hnsw.bytes - auto.bytes == pytest.approx(ROWS * DIM * 2, rel=0.001)
 
 
+def test_a_declared_graph_holds_the_vectors_as_they_are(indexes: dict) -> None:
+    """Its links are found by bf16 codes, which leave no trace in the scores."""
+    index, vectors = indexes["HNSW", Metric.L2], make(Metric.L2)
+    assert index.engine.endswith("hnsw-float32")
+    scores, found = index.search(vectors[:100], 1, {"ef": 200})
+    assert (found[:, 0] == np.arange(100)).all()
+    assert (scores == 0).all()
+
+
 @pytest.mark.parametrize(("type", "metric"), ALL)
 def test_threads_get_the_answers_of_one(indexes: dict, type: str, metric: Metric) -> None:
     index, queries = indexes[type, metric], make(metric, 40, seed=7)
