@@ -1,8 +1,9 @@
 """The layout of the metadata store: every key, and the value kept under it."""
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from core.catalog import ChannelCheckpoint, ChannelOwner, Cluster, Collection, Garbage, Placement
+from core.catalog import ChannelCheckpoint, ChannelOwner, Cluster, Collection, Garbage, Placement, Replica
 from core.ids import Channel, CollectionId, NodeId, ShardId
 from core.manifest import Manifest
 from core.messages import from_message, to_message
@@ -11,6 +12,8 @@ from rpc.pb import catalog_pb2, manifest_pb2
 T = TypeVar("T")
 
 CLUSTER = "cluster"
+CLUSTER_CREATING = "cluster_creating"
+"""The identity a store is being created with (``storage.identity``)."""
 NEXT_ID = "next_id"
 """Decimal text: the first id not leased yet (``coordinator.ids``)."""
 LEADER = "leader"
@@ -24,6 +27,7 @@ OWNERS = "owners/"
 CHECKPOINTS = "checkpoints/"
 GARBAGE = "garbage/"
 NODES = "nodes/"
+DRAINS = "drains/"
 
 
 def collection(id: CollectionId) -> str:
@@ -65,6 +69,12 @@ def node(role: str, id: NodeId) -> str:
     return f"{NODES}{role}/{id}"
 
 
+def drain(role: str, id: NodeId) -> str:
+    """Its presence asks that the node gets nothing new and loses what it has. Written by an operator,
+    or by a node that is about to end, bound to its registration's lease."""
+    return f"{DRAINS}{role}/{id}"
+
+
 MESSAGES = {
     Collection: catalog_pb2.Collection,
     Placement: catalog_pb2.Placement,
@@ -89,4 +99,19 @@ def decode(cls: type[T], data: bytes) -> T:
     """The value its stored bytes hold."""
     if cls is str:
         return data.decode()  # type: ignore[return-value]  # T is str here
-    return from_message(cls, MESSAGES[cls].FromString(data))
+    read = _READERS.get(cls)
+    return read(data) if read else from_message(cls, MESSAGES[cls].FromString(data))
+
+
+def _read_placement(data: bytes) -> Placement:
+    message = catalog_pb2.Placement.FromString(data)
+    if message.replicas:
+        return from_message(Placement, message)
+    old = catalog_pb2.PlacementV1.FromString(data)
+    leaders = tuple(map(NodeId, old.leaders))
+    replica = Replica(tuple(sorted(set(leaders))), leaders, leaders)
+    return Placement(CollectionId(old.collection), (replica,) if leaders else ())
+
+
+_READERS: dict[type, Callable[[bytes], Any]] = {Placement: _read_placement}
+"""Of values whose present form is not the only one in stores."""

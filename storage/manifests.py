@@ -24,6 +24,8 @@ _NAMES_PER_ENTRY = 5_000
 
 Change = Callable[[Manifest], Manifest | None]
 """From the present manifest to the next (``Manifest.bump``), or None = nothing to change."""
+Decision = tuple[Manifest, Sequence[Put | Delete]]
+"""What is decided of a manifest: the one it is about, and the writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,44 +64,46 @@ async def commit_manifest(
     for ``grace_s`` after they left the manifest. Raises ``Fenced``, and what the store raises
     (``Unavailable``: may have happened).
     """
-    key = keys.manifest(shard)
-    for _ in range(ATTEMPTS_MAX):
-        present = await read_manifest(meta, shard)
-        if present is None:
-            return None
-        old, revision = present
+
+    def decide(old: Manifest) -> Decision | None:
         new = change(old)
         if new is None:
             return None
         assert new.version == old.version + 1, "versions rise by one"
         assert new.checkpoint >= old.checkpoint, "checkpoints never move back"
         dropped = {o.name for o in old.objects()} - {o.name for o in new.objects()}
-        writes = [Put(key, keys.encode(new)), *_garbage(new, dropped, grace_s)]
-        try:
-            await meta.commit([Condition(key, revision), authority.condition], writes)
-        except Conflict:
-            await authority.check(meta)
-            continue
-        return new
-    raise Conflict(f"{key}: lost {ATTEMPTS_MAX} races for a commit")
+        return new, [Put(keys.manifest(shard), keys.encode(new)), *_garbage(new, dropped, grace_s)]
+
+    return await _commit(meta, shard, decide, authority)
 
 
 async def drop_manifest(meta: MetaStore, shard: ShardId, authority: Authority, grace_s: float) -> bool:
     """Removes a shard's manifest; all its objects become garbage. False = it was gone already."""
+
+    def decide(old: Manifest) -> Decision:
+        names = (o.name for o in old.objects())
+        return old, [Delete(keys.manifest(shard)), *_garbage(old.bump(), names, grace_s)]
+
+    return await _commit(meta, shard, decide, authority) is not None
+
+
+async def _commit(
+    meta: MetaStore, shard: ShardId, decide: Callable[[Manifest], Decision | None], authority: Authority
+) -> Manifest | None:
+    """Commits what is decided of the present manifest, again after a lost race; the manifest decided on."""
     key = keys.manifest(shard)
     for _ in range(ATTEMPTS_MAX):
         present = await read_manifest(meta, shard)
-        if present is None:
-            return False
-        old, revision = present
-        names = (o.name for o in old.objects())
-        writes = [Delete(key), *_garbage(old.bump(), names, grace_s)]
+        decision = decide(present[0]) if present else None
+        if present is None or decision is None:
+            return None
+        manifest, writes = decision
         try:
-            await meta.commit([Condition(key, revision), authority.condition], writes)
+            await meta.commit([Condition(key, present[1]), authority.condition], writes)
         except Conflict:
             await authority.check(meta)
             continue
-        return True
+        return manifest
     raise Conflict(f"{key}: lost {ATTEMPTS_MAX} races for a commit")
 
 

@@ -31,6 +31,7 @@ from storage.segment_writer import (
     write_segment,
     write_tombstones,
 )
+from storage.vector_pages import VectorPages
 
 __all__ = [
     "POSITION",
@@ -83,8 +84,10 @@ class SegmentFile:
         self.rows: int = self._metadata.num_rows
         groups = range(self._metadata.num_row_groups)
         self._starts = np.cumsum([0, *(self._metadata.row_group(g).num_rows for g in groups)])
-        self._columns = frozenset(self._metadata.schema.to_arrow_schema().names)
+        self._arrow = self._metadata.schema.to_arrow_schema()
+        self._columns = frozenset(self._arrow.names)
         self._last_group: dict[str, tuple[int, pa.Array]] = {}
+        self._pages = self._vector_pages()
 
     def column(self, name: str) -> pa.Array:
         """A whole column as one array, in row order."""
@@ -95,12 +98,16 @@ class SegmentFile:
     def take(self, name: str, rows: np.ndarray) -> pa.Array:
         """The values of some rows (int64 [n], in any order), in the order asked.
 
-        Decodes the row groups the rows are in; the last one of each column is kept.
+        Decodes the pages of a vector column the rows are in, of another one the row groups; the last
+        row group of each column is kept.
         """
         if name not in self._columns:
             return self._absent(name, len(rows))
         if len(rows) == 0:
             return self._read(name, [])
+        if name in self._pages:
+            values = pa.array(self._from_pages(name, rows).reshape(-1))
+            return pa.FixedSizeListArray.from_arrays(values, type=self._arrow.field(name).type)
         group_of = np.searchsorted(self._starts, rows, side="right") - 1
         order = np.argsort(group_of, kind="stable")
         groups, first = np.unique(group_of[order], return_index=True)
@@ -143,6 +150,25 @@ class SegmentFile:
         """Frees the file. Arrays handed out stay valid."""
         self._last_group.clear()
         self._file.close()
+
+    def _vector_pages(self) -> dict[str, VectorPages]:
+        """The columns whose rows can be read one by one."""
+        found: dict[str, VectorPages] = {}
+        leaves = [self._metadata.schema.column(i).path for i in range(self._metadata.num_columns)]
+        for field in self._arrow:
+            if pa.types.is_fixed_size_list(field.type):
+                leaf = leaves.index(f"{field.name}.list.element")
+                found[field.name] = VectorPages(self._bytes, self._metadata, leaf, self._starts, field.type.list_size)
+        return {name: pages for name, pages in found.items() if pages.readable}
+
+    def _from_pages(self, name: str, rows: np.ndarray) -> np.ndarray:
+        try:
+            return self._pages[name].take(rows)
+        except (OSError, ValueError) as e:
+            raise Corrupted(self.name, f"column {name}: {e}") from e
+
+    def _bytes(self, start: int, length: int) -> bytes:
+        return self._file.read_at(length, start)
 
     def _group(self, name: str, group: int) -> pa.Array:
         kept = self._last_group.get(name)

@@ -35,8 +35,8 @@ def typed(error: sqlite3.Error, path: Path) -> SheafError:
     if isinstance(error, sqlite3.ProgrammingError):
         return Unavailable(f"{path}: {error}")
     code = getattr(error, "sqlite_errorcode", None)
-    if code is None:  # raised by the binding, on content that cannot be decoded
-        return Corrupted(path, str(error))
+    if code is None:  # raised by the binding, with the content in its message
+        return Corrupted(path, "content that cannot be decoded")
     # Raised before the commit record is whole, so the transaction surely did not happen. Other I/O
     # errors may come after it.
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE):

@@ -2,7 +2,10 @@
 
 import json
 
+import duckdb
 import numpy as np
+import pandas
+import polars
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -208,7 +211,6 @@ def test_tombstones_round_trip(tmp_path, keys):
 
 
 def test_duckdb_pandas_and_polars_read_the_file_as_it_lies(tmp_path):
-    duckdb, pandas, polars = (pytest.importorskip(m) for m in ("duckdb", "pandas", "polars"))
     table = make_table(3_000)
     path = tmp_path / "s.parquet"
     write_segment(path, table, SCHEMA)
