@@ -2,6 +2,16 @@
 
 from hypothesis import HealthCheck, settings
 
+# Fixtures and a hook: pytest finds them by being names of this file.
+from tests.real_servers import (  # noqa: F401
+    etcd_server,
+    installed_servers,
+    kafka_server,
+    minio_server,
+    pytest_collection_finish,
+    toxiproxy_server,
+)
+
 settings.register_profile(
     "sheafdb", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow], database=None
 )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from core.catalog import Collection, Index, Partition, Placement, Shard
+from core.catalog import Collection, Index, Partition, Placement, Replica, Shard
 from core.clock import HybridClock
 from core.errors import (
     CollectionNotFound,
@@ -35,6 +35,11 @@ from storage.meta.port import Condition, Delete, Event, Item, Put
 from storage.record import BARRIER, DELETE, Record, decode
 
 NODE = NodeId("fake-query-node")
+
+
+def led_by(collection: CollectionId, *replicas: tuple[NodeId, ...]) -> Placement:
+    """A settled placement: for each replica the leaders of its shards."""
+    return Placement(collection, tuple(Replica(tuple(sorted(set(r))), r, r) for r in replicas))
 
 
 class FakeMeta:
@@ -171,7 +176,7 @@ class FakeCoordinator:
         writes: list[Put | Delete] = [Put(keys.collection(value.id), keys.encode(value))]
         if value.loaded:
             leaders = (NODE,) * len(value.shards)
-            writes.append(Put(keys.placement(value.id), keys.encode(Placement(value.id, leaders))))
+            writes.append(Put(keys.placement(value.id), keys.encode(led_by(value.id, leaders))))
         else:
             writes.append(Delete(keys.placement(value.id)))
         return await self.meta.commit([], writes)
@@ -334,6 +339,9 @@ class FakeQueryNode:
         count = table.num_rows
         table = table.slice(0, 0 if request.count_only else request.limit)
         return reads.QueryReply(count, _answer(collection, table, request.output))
+
+    def prepare(self, request: reads.SearchRequest) -> reads.PreparedSearch | None:
+        return None
 
     async def search(self, request: reads.SearchRequest) -> reads.SearchReply:
         collection, table = self._rows(request)

@@ -1,21 +1,19 @@
 """A real server process for tests: started on a free port, killed and restarted at will."""
 
 import atexit
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import grpc
 import psutil
-from pymilvus import MilvusClient
-from pymilvus.grpc_gen import milvus_pb2_grpc
+
+from tests.served import Served
 
 ADDRESS = re.compile(r"(\d+\.\d+\.\d+\.\d+):(\d+)")
 START_DEADLINE_S = 60.0
@@ -45,25 +43,21 @@ class StartFailed(Exception):
         self.returncode, self.output = returncode, output
 
 
-class Server:
+class Server(Served):
     """One data folder and the process that serves it, if any.
 
     settings: dotted names to values, on top of the defaults.
-    expected_errors: patterns of ERROR lines that the test provokes on purpose.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
         self.folder = folder
         self.settings = {"server.metrics_port": -1, "logging.format": "json", **(settings or {})}
         self.logs = folder.parent / f"{folder.name}.stderr"
-        self.expected_errors: list[str] = []
         self.starts = 0
         self.port = 0
         self._ready_file = folder.parent / f"{folder.name}.stdout"
         self._process: subprocess.Popen[bytes] | None = None
-        self._clients: list[MilvusClient] = []
-        self._channels: list[grpc.Channel] = []
-        self._errors_seen = 0
 
     # --- the process ---------------------------------------------------------------------------
     def spawn(self, *, failpoints: str = "", port: int = 0) -> None:
@@ -119,6 +113,9 @@ class Server:
             assert self.stop() == 0, self.output()
         return self.start(failpoints=failpoints, port=port)
 
+    def restart_one(self, nth: int, *, kill: bool) -> None:
+        self.restart(kill=kill)
+
     def wait_dead(self, deadline_s: float) -> int:
         """The exit code of a process that ends by itself; kills it and raises after the deadline."""
         try:
@@ -130,7 +127,6 @@ class Server:
         return code
 
     def close(self) -> None:
-        """Leaves no process and no connection behind."""
         self.kill()
 
     def _end(self, sig: signal.Signals) -> int:
@@ -155,75 +151,23 @@ class Server:
         return self._process
 
     @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
     @property
     def rss(self) -> int:
-        """Resident memory in bytes."""
         return psutil.Process(self.process.pid).memory_info().rss
-
-    # --- connections ---------------------------------------------------------------------------
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    @property
-    def uri(self) -> str:
-        return f"http://{self.address}"
-
-    def client(self, *, patient: bool = True) -> MilvusClient:
-        """A client of its own connection; closed when the process ends.
-
-        patient: wait for a lost server to come back, as the client does by itself. For an
-        impatient one pass ``retry_times=0`` to its calls as well.
-        """
-        client = MilvusClient(self.uri, dedicated=True)
-        if not patient:
-            client._get_connection()._on_rpc_error = lambda _: False
-        self._clients.append(client)
-        return client
-
-    def channel(self) -> grpc.Channel:
-        """A bare gRPC channel; closed when the process ends."""
-        channel = grpc.insecure_channel(
-            self.address, options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        )
-        self._channels.append(channel)
-        return channel
-
-    def stub(self) -> milvus_pb2_grpc.MilvusServiceStub:
-        """The protocol without the client's own checks."""
-        return milvus_pb2_grpc.MilvusServiceStub(self.channel())
-
-    def _disconnect(self) -> None:
-        for connection in [*self._clients, *self._channels]:
-            connection.close()
-        self._clients.clear()
-        self._channels.clear()
 
     # --- what it says --------------------------------------------------------------------------
     def output(self) -> str:
-        """The end of what the process wrote, for messages."""
         return (self._ready_file.read_text() + self.logs.read_text(errors="replace"))[-6000:]
 
-    def new_errors(self) -> list[str]:
-        """Unexpected ERROR lines since the last call."""
-        if not self.logs.exists():
-            return []
-        with self.logs.open(errors="replace") as f:
-            f.seek(self._errors_seen)
-            lines = f.readlines()
-            self._errors_seen = f.tell()
-        return [line for line in lines if _is_error(line) and not any(re.search(p, line) for p in self.expected_errors)]
-
-
-def _is_error(line: str) -> bool:
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return line.startswith(("Traceback", "Exception ignored", "Task exception", "Fatal"))
-    return isinstance(entry, dict) and str(entry.get("level", "")).lower() in ("error", "critical")
+    def _log_files(self) -> Sequence[Path]:
+        return [self.logs]
 
 
 def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = 30.0) -> Any:

@@ -1,12 +1,15 @@
 """Servers for end-to-end tests.
 
-Ordinary tests share one server per listener and use a collection of their own (``name``); tests
-that kill or damage a server ``launch`` one on a folder of their own. An ERROR line in a server's
-log fails the test that was running.
+Ordinary tests run against one process per listener and against a cluster of several processes, share
+them and use a collection of their own (``name``); tests that kill or damage a server ``launch`` one
+on a folder of their own. An ERROR line in a server's log fails the test that was running.
+
+``pytest tests/e2e -k cluster`` is the part through a cluster, ``-k "not cluster"`` the other.
 """
 
 import itertools
 import logging
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,28 +18,67 @@ import pytest
 from pymilvus import MilvusClient
 from pymilvus.grpc_gen import milvus_pb2_grpc
 
+from sheafdb.cluster import Endpoints
+from sheafdb.servers import Etcd, Kafka, Minio
+from tests.cluster_server import ClusterServer
 from tests.e2e.tables import count, create
 from tests.e2e.wire import DIM, FIELDS, TABLE
+from tests.served import Served
 from tests.server import Server
 
 GROWTH_MAX = 400 << 20
 """Bytes by which one hostile test may leave the server larger."""
 
+SETTINGS = {"index_node.rows_min": 256}
 _numbers = itertools.count()
 
 # The client logs every error it raises, with the whole stack; most are what a test is about.
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What a cluster needs is installed before the first test, not in the time of the first that asks for it."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "cluster" in item.name.partition("[")[2]:
+            item.fixturenames.append("installed_servers")
+
+
+@pytest.fixture(scope="session")
+def start_cluster(
+    kafka_server: Kafka, etcd_server: Etcd, minio_server: Minio, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[dict[str, Any]], ClusterServer]]:
+    """Starts clusters that share their Kafka, etcd and MinIO: ``start_cluster(settings)``."""
+    clusters: list[ClusterServer] = []
+
+    def start(settings: dict[str, Any]) -> ClusterServer:
+        endpoints = Endpoints(
+            kafka=kafka_server.address,
+            etcd=etcd_server.address,
+            s3=f"http://{minio_server.address}",
+            name=f"e2e-{uuid.uuid4().hex[:12]}",
+        )
+        clusters.append(ClusterServer(tmp_path_factory.mktemp("cluster"), endpoints, settings))
+        return clusters[-1]
+
+    yield start
+    for cluster in clusters:
+        cluster.close()
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(start_cluster: Callable[[dict[str, Any]], ClusterServer]) -> ClusterServer:
+    return start_cluster(SETTINGS)
+
+
 @pytest.fixture(scope="session")
 def shared_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Server]]:
-    """The server of a listener, started when first asked for."""
+    """The one-process server of a listener, started when first asked for."""
     servers: dict[str, Server] = {}
 
     def get(listener: str) -> Server:
         if listener not in servers:
             folder = tmp_path_factory.mktemp(listener) / "data"
-            servers[listener] = Server(folder, {"server.listener": listener, "index_node.rows_min": 256})
+            servers[listener] = Server(folder, {"server.listener": listener, **SETTINGS})
         server = servers[listener]
         return server if server.alive else server.start()
 
@@ -45,24 +87,27 @@ def shared_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callabl
         server.close()
 
 
-@pytest.fixture(params=["native", "grpc"])
-def server(request: pytest.FixtureRequest, shared_servers: Callable[[str], Server]) -> Iterator[Server]:
-    """A running server with default settings, shared with other tests."""
-    server = shared_servers(request.param)
+@pytest.fixture(params=["native", "grpc", "cluster"])
+def server(request: pytest.FixtureRequest) -> Iterator[Served]:
+    """What serves, with default settings, shared with other tests."""
+    if request.param == "cluster":
+        server = request.getfixturevalue("shared_cluster")
+    else:
+        server = request.getfixturevalue("shared_servers")(request.param)
     yield server
     errors = server.new_errors()
     assert not errors, "".join(errors)
 
 
 @pytest.fixture
-def client(server: Server) -> Iterator[MilvusClient]:
+def client(server: Served) -> Iterator[MilvusClient]:
     client = MilvusClient(server.uri)
     yield client
     client.close()
 
 
 @pytest.fixture
-def name(server: Server) -> Iterator[str]:
+def name(server: Served) -> Iterator[str]:
     """The name of a collection that no other test uses; dropped afterwards."""
     name = f"c{next(_numbers)}"
     yield name
@@ -89,10 +134,13 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     assert not errors, "".join(errors)
 
 
-@pytest.fixture(scope="session")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@pytest.fixture(scope="session", params=["standalone", "cluster"])
+def hostile(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server of its own, so that its memory is that of this test."""
-    server = Server(tmp_path_factory.mktemp("hostile") / "data").start()
+    if request.param == "cluster":
+        server: Served = request.getfixturevalue("start_cluster")({})
+    else:
+        server = Server(tmp_path_factory.mktemp("hostile") / "data").start()
     index = {"vector": {"index_type": "HNSW", "metric_type": "L2", "params": {"M": 8, "efConstruction": 40}}}
     create(server.client(), TABLE, FIELDS, index, dynamic=True, consistency_level="Strong")
     rows = [
@@ -104,7 +152,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def stub(hostile: Server) -> Iterator[milvus_pb2_grpc.MilvusServiceStub]:
+def stub(hostile: Served) -> Iterator[milvus_pb2_grpc.MilvusServiceStub]:
     """After each test: nothing changed, nothing grew, and the server answers as before."""
     before = hostile.rss
     yield hostile.stub()

@@ -7,11 +7,11 @@ import pytest
 from pymilvus import AsyncMilvusClient, DataType, MilvusException
 
 from tests.e2e.tables import vectors
-from tests.server import Server
+from tests.served import Served
 
 
 @pytest.fixture
-async def aio(server: Server) -> AsyncIterator[AsyncMilvusClient]:
+async def aio(server: Served) -> AsyncIterator[AsyncMilvusClient]:
     client = AsyncMilvusClient(server.uri)
     yield client
     await client.close()

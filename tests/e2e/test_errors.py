@@ -10,7 +10,7 @@ from pymilvus import DataType, MilvusClient, MilvusException
 
 from tests.e2e.tables import ID, create, vector_field
 from tests.e2e.wire import METHODS, SERVICE
-from tests.server import Server
+from tests.served import Served
 
 Call = Callable[[MilvusClient, str], Any]
 ZERO = [[0.0] * 4]
@@ -106,7 +106,7 @@ def test_dropped_and_unknown_things_are_success_where_milvus_says_so(client: Mil
     assert client.get_load_state("nope")["state"].name == "NotExist"
 
 
-def test_every_rpc_answers(server: Server) -> None:
+def test_every_rpc_answers(server: Served) -> None:
     """Empty requests to all unary calls: a Status that says what is wrong, or at once that nobody serves this."""
     channel, unserved = server.channel(), set()
     for name in METHODS:

@@ -13,13 +13,13 @@ from google.protobuf.message import Message
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc
 
 from tests.e2e.wire import METHODS, TABLE, answer_to_bytes, insert, json_column, search, text_column
-from tests.server import Server
+from tests.served import Served
 
 FUZZ_S = float(os.environ.get("SHEAFDB_FUZZ_S", "15"))
 SEED = int(os.environ.get("SHEAFDB_FUZZ_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
 
 
-def test_strings_that_are_not_utf8(hostile: Server, stub: milvus_pb2_grpc.MilvusServiceStub) -> None:
+def test_strings_that_are_not_utf8(hostile: Served, stub: milvus_pb2_grpc.MilvusServiceStub) -> None:
     """The protobuf parser refuses them before any of our code: an error at once all the same."""
     for method, request in (
         ("Query", milvus_pb2.QueryRequest(collection_name="QQQQ")),
@@ -30,7 +30,7 @@ def test_strings_that_are_not_utf8(hostile: Server, stub: milvus_pb2_grpc.Milvus
         answer_to_bytes(hostile.channel(), method, payload)
 
 
-def test_random_bytes_as_requests(hostile: Server, stub: milvus_pb2_grpc.MilvusServiceStub) -> None:
+def test_random_bytes_as_requests(hostile: Served, stub: milvus_pb2_grpc.MilvusServiceStub) -> None:
     print(f"SHEAFDB_FUZZ_SEED={SEED}")
     chance, channel = random.Random(SEED), hostile.channel()
     end = time.monotonic() + FUZZ_S
@@ -39,7 +39,7 @@ def test_random_bytes_as_requests(hostile: Server, stub: milvus_pb2_grpc.MilvusS
         answer_to_bytes(channel, method, chance.randbytes(chance.choice([0, 1, 7, 100, 5000])))
 
 
-def test_mutated_requests(hostile: Server, stub: milvus_pb2_grpc.MilvusServiceStub) -> None:
+def test_mutated_requests(hostile: Served, stub: milvus_pb2_grpc.MilvusServiceStub) -> None:
     """Valid requests with one field replaced by noise, in every place there is one."""
     print(f"SHEAFDB_FUZZ_SEED={SEED}")
     chance, channel = random.Random(SEED), hostile.channel()

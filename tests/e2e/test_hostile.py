@@ -26,7 +26,7 @@ from tests.e2e.wire import (
     text_column,
     vector_column,
 )
-from tests.server import Server
+from tests.served import Served
 
 
 def refused(call: Callable[[], Any], *, within_s: float = CALL_S) -> common_pb2.Status:
@@ -163,6 +163,8 @@ def test_bad_filters(stub: milvus_pb2_grpc.MilvusServiceStub, case: str) -> None
     [
         (" or ".join(f"n == {i}" for i in range(5000)), 100),
         (" and ".join(f"n != {i}" for i in range(50, 5050)), 50),
+        (" or ".join(f"array_contains(tags, {i})" for i in range(2500)), 100),
+        (" or ".join(f"text like '{i}%'" for i in range(5000)), 100),
         ("n in [" + ",".join(str(i) for i in range(50, 20_050)) + "]", 50),
         ("(" * 100 + "n < 7" + ")" * 100, 7),
         ("text like '" + "%" * 1000 + "9'", 10),
@@ -172,6 +174,8 @@ def test_bad_filters(stub: milvus_pb2_grpc.MilvusServiceStub, case: str) -> None
     ids=[
         "5,000 or",
         "5,000 and",
+        "2,500 calls",
+        "5,000 patterns",
         "in 20,000",
         "100 parentheses",
         "1,000 wildcards",
@@ -179,16 +183,14 @@ def test_bad_filters(stub: milvus_pb2_grpc.MilvusServiceStub, case: str) -> None
         "deep path",
     ],
 )
-def test_large_but_sound_filters_are_answered_in_time(hostile: Server, text: str, matches: int) -> None:
-    client, times = hostile.client(), []
-    for n in range(3):  # another filter each time, so that none is known already; the best is what it takes
-        began = time.monotonic()
-        assert count(client, TABLE, f"({text}) and id < {100 + n} and n < 100") == matches
-        times.append(time.monotonic() - began)
-    assert min(times) < CALL_S
+def test_large_but_sound_filters_are_answered_in_time(hostile: Served, text: str, matches: int) -> None:
+    client = hostile.client()
+    began = time.monotonic()
+    assert count(client, TABLE, f"({text}) and id < 100 and n < 100") == matches
+    assert time.monotonic() - began < CALL_S
 
 
-def test_huge_but_allowed_limits(hostile: Server) -> None:
+def test_huge_but_allowed_limits(hostile: Served) -> None:
     client = hostile.client()
     assert len(client.search(TABLE, [[0.0] * DIM], limit=16_384, search_params={"params": {"ef": 16_384}})[0]) >= 100
     assert len(client.query(TABLE, filter="", limit=16_384)) >= 100
@@ -228,7 +230,7 @@ def test_schemas_that_are_no_schemas(stub: milvus_pb2_grpc.MilvusServiceStub) ->
     )
 
 
-def test_half_requests_and_many_connections(hostile: Server, stub: milvus_pb2_grpc.MilvusServiceStub) -> None:
+def test_half_requests_and_many_connections(hostile: Served, stub: milvus_pb2_grpc.MilvusServiceStub) -> None:
     """Deadlines that pass and connections that go leave nothing behind."""
     heavy = search(nq=1000, placeholder_group=placeholder(*[bytes(16)] * 1000), params={"topk": 100})
     for n in range(50):

@@ -1,14 +1,14 @@
-"""Any sequence of public calls against a plain dict: a state machine over a real server.
+"""Any sequence of public calls against a plain dict: a state machine over a real server or cluster.
 
 Segments are tiny, so that sealing, indexing, compaction, collection and trimming happen inside a
-run; the server is stopped or killed in the midst of it. Vectors are small integers: every distance
-is exact in every precision, so answers are compared for equality.
+run; the server, or any process of the cluster, is stopped or killed in the midst of it. Vectors are
+small integers: every distance is exact in every precision, so answers are compared for equality.
 """
 
 import itertools
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from pymilvus import DataType, MilvusClient
 
+from tests.cluster_server import ClusterServer
 from tests.e2e.tables import create, vector_field
+from tests.served import Served
 from tests.server import TINY, Server
 
 EXAMPLES = int(os.environ.get("SHEAFDB_MODEL_EXAMPLES", "20"))
+CLUSTER_EXAMPLES = int(os.environ.get("SHEAFDB_MODEL_CLUSTER_EXAMPLES", "5"))
 STEPS = 40
+SETTINGS = TINY | {"data_node.segment_bytes": 8 * 1024}
 DIM = 4
 _names = (f"m{n}" for n in itertools.count())
 _versions = itertools.count(1)
@@ -52,7 +56,7 @@ def vector(key: Any, version: int) -> list[float]:
 class Table(RuleBasedStateMachine):
     """One collection and the dict it must equal."""
 
-    server: Server
+    server: Served
 
     @initialize(
         text_keys=st.booleans(),
@@ -80,8 +84,7 @@ class Table(RuleBasedStateMachine):
 
     @property
     def client(self) -> MilvusClient:
-        clients = self.server._clients
-        return clients[0] if clients else self.server.client()
+        return self.server.any_client()
 
     def key(self, number: int) -> Any:
         return f"k{number}" if self.text_keys else number
@@ -128,9 +131,9 @@ class Table(RuleBasedStateMachine):
         self.client.release_collection(self.name)
         self.client.load_collection(self.name)
 
-    @rule(kill=st.booleans())
-    def restart(self, kill: bool) -> None:
-        self.server.restart(kill=kill)
+    @rule(nth=st.integers(0, 17), kill=st.booleans())
+    def restart(self, nth: int, kill: bool) -> None:
+        self.server.restart_one(nth, kill=kill)
 
     @rule(again=st.booleans())
     def drop(self, again: bool) -> None:
@@ -209,7 +212,7 @@ def plain(row: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture
 def tiny_server() -> Iterator[Server]:
     with tempfile.TemporaryDirectory() as folder:
-        server = Server(Path(folder) / "data", TINY | {"data_node.segment_bytes": 8 * 1024}).start()
+        server = Server(Path(folder) / "data", SETTINGS).start()
         try:
             yield server
         finally:
@@ -218,9 +221,25 @@ def tiny_server() -> Iterator[Server]:
         assert not errors, "".join(errors)
 
 
-@pytest.mark.timeout(900)
-def test_any_sequence_of_calls_agrees_with_a_dict(tiny_server: Server) -> None:
-    class OnThisServer(Table):
-        server = tiny_server
+@pytest.fixture
+def tiny_cluster(start_cluster: Callable[[dict[str, Any]], ClusterServer]) -> Iterator[ClusterServer]:
+    cluster = start_cluster(SETTINGS)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+        errors = cluster.new_errors()
+    assert not errors, "".join(errors)
 
-    run_state_machine_as_test(OnThisServer, settings=settings(max_examples=EXAMPLES, stateful_step_count=STEPS))
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("serving", "examples"),
+    [("tiny_server", EXAMPLES), ("tiny_cluster", CLUSTER_EXAMPLES)],
+    ids=["standalone", "cluster"],
+)
+def test_any_sequence_of_calls_agrees_with_a_dict(request: pytest.FixtureRequest, serving: str, examples: int) -> None:
+    class OnThis(Table):
+        server = request.getfixturevalue(serving)
+
+    run_state_machine_as_test(OnThis, settings=settings(max_examples=examples, stateful_step_count=STEPS))

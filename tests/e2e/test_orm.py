@@ -6,15 +6,16 @@ import pytest
 from pymilvus import Collection, CollectionSchema, DataType, FieldSchema, connections, utility
 
 from tests.e2e.tables import vectors
-from tests.server import Server
+from tests.served import Served
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 
 @pytest.fixture
-def alias(server: Server) -> Iterator[str]:
-    alias = f"orm-{server.port}"
-    connections.connect(alias, uri=server.uri)
+def alias(server: Served) -> Iterator[str]:
+    uri = server.uri
+    alias = f"orm-{uri}"
+    connections.connect(alias, uri=uri)
     yield alias
     connections.disconnect(alias)
 

@@ -13,12 +13,13 @@ from pymilvus import DataType, MilvusClient
 from pymilvus.grpc_gen import milvus_pb2
 
 from tests.e2e.tables import ID, count, create, vector_field, vectors
+from tests.served import Served
 from tests.server import Server
 
 INDEX = {"vector": {"index_type": "HNSW", "metric_type": "L2", "params": {"M": 8, "efConstruction": 64}}}
 
 
-def test_sixteen_threads_of_mixed_traffic(server: Server, client: MilvusClient, name: str) -> None:
+def test_sixteen_threads_of_mixed_traffic(server: Served, client: MilvusClient, name: str) -> None:
     """Each thread owns its keys and must read its own writes; searches never see what is deleted."""
     create(client, name, [ID, ("n", DataType.INT64, {}), vector_field(8)], INDEX, num_shards=2)
     end = time.monotonic() + 8
@@ -59,7 +60,7 @@ def test_sixteen_threads_of_mixed_traffic(server: Server, client: MilvusClient, 
     assert {r["id"]: r["n"] for r in found} == written
 
 
-def test_ddl_from_many_threads(server: Server, client: MilvusClient, name: str) -> None:
+def test_ddl_from_many_threads(server: Served, client: MilvusClient, name: str) -> None:
     def work(thread: int) -> None:
         own = MilvusClient(server.uri)
         create(own, name, [ID, vector_field(4)])
@@ -71,7 +72,7 @@ def test_ddl_from_many_threads(server: Server, client: MilvusClient, name: str) 
     assert sorted(client.list_partitions(name)) == ["_default", "p0", "p1", "p2", "p3"]
 
 
-def test_reads_go_on_while_segments_are_sealed_and_indexed(server: Server, client: MilvusClient, name: str) -> None:
+def test_reads_go_on_while_segments_are_sealed_and_indexed(server: Served, client: MilvusClient, name: str) -> None:
     create(client, name, [ID, vector_field(8)], INDEX)
     base = vectors(4000, 8)
     client.insert(name, [{"id": i, "vector": v} for i, v in enumerate(base[:1000])])
@@ -114,14 +115,14 @@ def test_connections_survive_forty_idle_seconds(
         assert time.monotonic() - began < 1
 
 
-def test_health(server: Server, client: MilvusClient) -> None:
+def test_health(server: Served, client: MilvusClient) -> None:
     reply = health_pb2_grpc.HealthStub(server.channel()).Check(health_pb2.HealthCheckRequest(), timeout=5)
     assert reply.status == health_pb2.HealthCheckResponse.SERVING
     assert server.stub().CheckHealth(milvus_pb2.CheckHealthRequest(), timeout=5).isHealthy
     assert client.get_server_version()
 
 
-def test_unknown_methods_are_unimplemented_at_once(server: Server) -> None:
+def test_unknown_methods_are_unimplemented_at_once(server: Served) -> None:
     call = server.channel().unary_unary("/milvus.proto.milvus.MilvusService/NoSuchThing")
     with pytest.raises(grpc.RpcError) as e:
         call(b"", timeout=5)

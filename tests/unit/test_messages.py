@@ -27,6 +27,7 @@ from core.catalog import (
     Index,
     Partition,
     Placement,
+    Replica,
     Shard,
 )
 from core.ids import (
@@ -79,7 +80,13 @@ VALUES: dict[str, Any] = {
         updated_ts=2**60 + 5,
         dropped=True,
     ),
-    "placement": Placement(CollectionId(7), (NodeId("a"), NodeId("b"))),
+    "placement": Placement(
+        CollectionId(7),
+        (
+            Replica((NodeId("a"), NodeId("b")), (NodeId("a"), NodeId("b")), (NodeId("b"), NodeId("b"))),
+            Replica((NodeId("c"),), (NodeId("c"), NodeId("c")), (NodeId("c"), NodeId("c"))),
+        ),
+    ),
     "owner": ChannelOwner(NodeId("a")),
     "checkpoint": ChannelCheckpoint(41),
     "garbage": Garbage(("x", "y"), 1_700_000_000_000),
@@ -167,6 +174,12 @@ def test_golden_metadata_values(name: str) -> None:
     data = golden(f"{name}.bin", lambda: keys.encode(VALUES[name]))
     assert keys.decode(type(VALUES[name]), data) == VALUES[name]
     assert keys.encode(VALUES[name]) == data, "what is written today is what was written then"
+
+
+def test_a_placement_of_version_1_is_one_replica() -> None:
+    old = (GOLDEN / "placement-1.bin").read_bytes()
+    nodes = (NodeId("a"), NodeId("b"))
+    assert keys.decode(Placement, old) == Placement(CollectionId(7), (Replica(nodes, nodes, nodes),))
 
 
 def test_golden_record() -> None:

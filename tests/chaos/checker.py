@@ -1,0 +1,206 @@
+"""Judges a history: was every strong read what a single, correct, durable copy of the data could have answered?
+
+Each key is a register. A write takes effect at one moment between its start and its end; one with an
+unknown outcome at one moment after its start, however late, or never; one that failed, never. So
+
+- a write is *settled* once it was acknowledged, or once a read that saw its value returned;
+- a settled write is *over* at time t when a write that started after it was settled is itself settled by t;
+- a read may see a write that started before the read ended and was not over when the read started.
+
+For unique values and one writer per key at a time (which ``workload`` keeps to) and no unknown outcomes that
+is linearizability, no less (Gibbons and Korach's zones); unknown outcomes and deletes, which look alike, are given
+the benefit of the doubt. Everything said is wrong is wrong: no correct store answers like that.
+
+A count is held to the number of keys that must have been there, and of those that can have been.
+"""
+
+import math
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from tests.chaos.history import Count, Operation, Outcome, Read, Write
+
+MOST_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """kind: "lost" (an acknowledged write is gone, and stays so), "resurrected" (an acknowledged delete is
+    undone, and stays so), "stale" (an answer without what was acknowledged before it was asked, which later
+    answers have), "partial" (the same, of keys that an answer for all keys left out), "doubled" (a key
+    more than once), "phantom" (a value that nobody wrote, or not yet, or not successfully)."""
+
+    kind: str
+    text: str
+
+
+def check(operations: Iterable[Operation], most: int = MOST_SHOWN) -> list[Violation]:
+    """The first ``most`` violations in order of their answers, one per kind and answer; empty for a right history."""
+    operations = list(operations)
+    registers = _registers(operations)
+    found: list[Violation] = []
+    answered = [o for o in operations if isinstance(o, Read | Count) and o.outcome is Outcome.OK]
+    for answer in sorted(answered, key=lambda o: o.end):
+        if isinstance(answer, Count):
+            found += _check_count(answer, registers)
+        else:
+            found += _check_read(answer, registers)
+        if len(found) >= most:
+            break
+    return found[:most]
+
+
+# --- one key ---------------------------------------------------------------------------------------
+class _Register:
+    """What was written to one key and when each write was settled; ``seal`` before asking anything."""
+
+    def __init__(self, key: int) -> None:
+        self.key = key
+        self.writes: list[Write] = []
+        self.by_value: dict[int, Write] = {}
+        self.reads: list[Read] = []
+        self._settled: dict[int, float] = {}
+
+    def add(self, write: Write) -> None:
+        if write.outcome is Outcome.FAILED:
+            return
+        self.writes.append(write)
+        if (value := write.values[self.key]) is not None:
+            assert value not in self.by_value, f"value {value} written twice to key {self.key}"
+            self.by_value[value] = write
+
+    def seen(self, value: int | None, read: Read) -> None:
+        self.reads.append(read)
+        write = self.by_value.get(value) if value is not None else None
+        if write is not None and write.start < read.end:
+            self._settled[id(write)] = min(self.settled(write), read.end)
+
+    def settled(self, write: Write) -> float:
+        ended = write.end if write.outcome is Outcome.OK else math.inf
+        return min(self._settled.get(id(write), math.inf), ended)
+
+    def seal(self) -> None:
+        """Orders writes by when they were settled, so that a question costs a bisection."""
+        ordered = sorted(self.writes, key=self.settled)
+        self._times = [self.settled(w) for w in ordered]
+        self._latest_start = list(accumulate((w.start for w in ordered), max, initial=-math.inf))
+        # A key starts out absent: that is the first of the writes that make it so.
+        gone = [(-math.inf, -math.inf)]
+        gone += [(self.settled(w), w.start) for w in ordered if w.values[self.key] is None]
+        self._gone_times = [time for time, _ in gone]
+        self._gone_first_start = list(accumulate((start for _, start in reversed(gone)), min))[::-1]
+        self._puts = [w for w in ordered if w.values[self.key] is not None]
+
+    def over_before(self, time: float) -> float:
+        """Writes settled at or before the returned time were over at ``time``."""
+        return self._latest_start[bisect_right(self._times, time)]
+
+    def may_see(self, value: int, answer: Operation) -> bool:
+        write = self.by_value.get(value)
+        return write is not None and write.start < answer.end and self.settled(write) > self.over_before(answer.start)
+
+    def may_miss(self, answer: Operation) -> bool:
+        """Whether the key may be absent."""
+        over = self.over_before(answer.start)
+        if over == -math.inf:
+            return True
+        first = bisect_right(self._gone_times, over)
+        return first < len(self._gone_times) and self._gone_first_start[first] < answer.end
+
+    def may_exist(self, answer: Operation) -> bool:
+        over = self.over_before(answer.start)
+        # From the last one settled: in all but odd cases the first look decides.
+        return any(self.settled(w) > over and w.start < answer.end for w in reversed(self._puts))
+
+    def newest(self, time: float) -> Write:
+        """The last write to start of those settled at ``time``."""
+        return max((w for w in self.writes if self.settled(w) <= time), key=lambda w: w.start)
+
+
+def _registers(operations: Sequence[Operation]) -> dict[int, _Register]:
+    registers: dict[int, _Register] = {}
+    for operation in operations:
+        if isinstance(operation, Write):
+            for key in operation.values:
+                registers.setdefault(key, _Register(key)).add(operation)
+    for operation in operations:
+        if isinstance(operation, Read) and operation.outcome is Outcome.OK:
+            values = dict(operation.rows)
+            for key in registers.keys() if operation.keys is None else operation.keys:
+                registers.setdefault(key, _Register(key)).seen(values.get(key), operation)
+    for register in registers.values():
+        register.seal()
+    return registers
+
+
+# --- one answer ------------------------------------------------------------------------------------
+def _check_read(read: Read, registers: dict[int, _Register]) -> Iterator[Violation]:
+    wrong: dict[str, list[str]] = defaultdict(list)
+    times = Counter(key for key, _ in read.rows)
+    for key, n in times.items():
+        if n > 1:
+            wrong["doubled"].append(f"key {key} is there {n} times")
+    for key, value in read.rows:
+        register = registers.get(key)
+        if read.keys is not None and key not in read.keys:
+            wrong["phantom"].append(f"key {key} was not asked for")
+        elif register is None or not register.may_see(value, read):
+            kind, text = _explain(key, value, read, register)
+            wrong[kind].append(text)
+    for key in registers.keys() - times.keys() if read.keys is None else set(read.keys) - times.keys():
+        if not registers[key].may_miss(read):
+            kind, text = _explain(key, None, read, registers[key])
+            wrong[kind].append(text)
+    asked = "all keys" if read.keys is None else f"{len(read.keys)} keys"
+    for kind, texts in wrong.items():
+        more = f", and {len(texts) - 3} more" if len(texts) > 3 else ""
+        yield Violation(kind, f"{_who(read)} read {asked}: {'; '.join(texts[:3])}{more}")
+
+
+def _explain(key: int, value: int | None, read: Read, register: _Register | None) -> tuple[str, str]:
+    write = register.by_value.get(value) if register and value is not None else None
+    if register is None or (value is not None and (write is None or write.start >= read.end)):
+        return "phantom", f"key {key} has value {value}, which nobody had written"
+    newest = register.newest(read.start)
+    expected = newest.values[key]
+    text = (
+        f"key {key} is {_name(value)}, but {_who(newest)} made it {_name(expected)} "
+        f"({newest.outcome.value} at {newest.end:.3f}, settled at {register.settled(newest):.3f})"
+    )
+    if _came_back(register, read, newest):
+        return "partial" if value is None and read.keys is None else "stale", text
+    return "resurrected" if expected is None else "lost", text
+
+
+def _came_back(register: _Register, read: Read, newest: Write) -> bool:
+    """Whether an answer to a later question shows the write that this one lacks, or a later one."""
+    later = (r for r in register.reads if r.start >= read.end)
+    for other in later:
+        value = dict(other.rows).get(register.key)
+        if value is None:
+            if newest.values[register.key] is None and register.may_miss(other):
+                return True
+        elif (write := register.by_value.get(value)) is not None and write.start >= newest.start:
+            return True
+    return False
+
+
+def _check_count(count: Count, registers: dict[int, _Register]) -> Iterator[Violation]:
+    least = sum(not register.may_miss(count) for register in registers.values())
+    if count.count < least:
+        yield Violation("partial", f"{_who(count)} counted {count.count}, but {least} keys must have been there")
+        return
+    most = sum(register.may_exist(count) for register in registers.values())
+    if count.count > most:
+        yield Violation("doubled", f"{_who(count)} counted {count.count}, but at most {most} keys can have been there")
+
+
+def _who(operation: Operation) -> str:
+    return f"{operation.client} (from {operation.start:.3f} to {operation.end:.3f})"
+
+
+def _name(value: int | None) -> str:
+    return "absent" if value is None else str(value)

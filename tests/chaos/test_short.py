@@ -1,0 +1,23 @@
+"""A minute of ``make chaos`` on every test run: a small cluster, each fault that is expected to pass."""
+
+from pathlib import Path
+
+import pytest
+
+from sheafdb.cluster import Size
+from tests.chaos.faults import all_faults
+from tests.chaos.run import run
+
+SEED = 20_260
+SECONDS = 45.0
+SIZE = Size(proxy=2, querynode=2, datanode=2, indexnode=1, coordinator=2)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.usefixtures("installed_servers")
+async def test_no_fault_makes_an_answer_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    verdict = await run(tmp_path, seed=SEED, seconds=SECONDS, size=SIZE, clients=3, faults=all_faults(), say=print)
+    told = capsys.readouterr().out
+    assert verdict.right, f"{verdict}\n{told}"
+    assert len(verdict.struck) >= 3, f"{verdict}\n{told}"
+    assert verdict.operations["writes"] > 100, str(verdict)
