@@ -59,7 +59,8 @@ class Shards:
         return list(await asyncio.gather(*(self._ask(collection, n, call, ask) for n in numbers)))
 
     def leaders(self, collection: Collection) -> list[QueryNode] | None:
-        """A node that leads each shard now; None when one of them is not to be had. Any thread."""
+        """A node that leads each shard now; None when one of them is not to be had. Any thread, where
+        the nodes run in this process."""
         try:
             shards = range(len(collection.shards))
             return [self._nodes.query_node(self._leaders(collection, shard)[0]) for shard in shards]

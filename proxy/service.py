@@ -36,7 +36,11 @@ class Proxy:
         nodes: Nodes,
         log: Log,
         clock: HybridClock,
+        *,
+        in_process: bool = True,
     ) -> None:
+        """in_process: whether the query nodes run in this process. Only those can be searched in the
+        thread in which a request arrives; the connections to others belong to the event loop."""
         definitions = Definitions(catalog, coordinator)
         shards, snapshots = Shards(catalog, nodes), Snapshots(log, clock)
         self._threads = Threads()
@@ -55,7 +59,8 @@ class Proxy:
             search,
         ):
             handlers |= part.handlers()
-        self.methods: dict[str, Method] = methods(handlers, settings.proxy, search.prompt_handlers())
+        prompt = search.prompt_handlers() if in_process else {}
+        self.methods: dict[str, Method] = methods(handlers, settings.proxy, prompt)
         """Every RPC of MilvusService that gets an answer, by name."""
 
     async def start(self) -> None:

@@ -9,7 +9,7 @@ from storage.catalog import Catalog
 def wire(place: Place) -> Wiring:
     settings = place.settings
     catalog = Catalog(place.store.meta)
-    proxy = Proxy(settings, catalog, place.coordinator, place.nodes, place.store.log, place.clock)
+    proxy = Proxy(settings, catalog, place.coordinator, place.nodes, place.store.log, place.clock, in_process=False)
 
     async def listen() -> "_Front":
         return _Front(await serve(proxy, settings.server))
