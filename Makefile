@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := core engine storage rpc proxy coordinator querynode datanode indexnode sheafdb bench examples tests scripts
 
-.PHONY: help demo cluster servers test check bench docs proto format clean
+.PHONY: help demo cluster servers test chaos check bench docs proto format clean
 
 help:
 	@echo "make demo    a guided tour on real data (a minute)"
 	@echo "make cluster Kafka, etcd, MinIO and five roles on this machine (CLUSTER_ARGS for options)"
 	@echo "make servers installs Kafka, etcd, MinIO and Toxiproxy into a cache folder (once: three minutes)"
 	@echo "make test    all tests"
+	@echo "make chaos   kills and pauses a loaded cluster for an hour and checks every answer (CHAOS_ARGS for options)"
 	@echo "make check   format, lint, types, import rules, generated files"
 	@echo "make bench   speed and memory, written to docs/performance.md (BENCH_ARGS for options)"
 	@echo "make docs    docs/settings.md from the code"
@@ -36,6 +37,9 @@ servers: .venv/installed
 
 test: .venv/installed servers
 	$(BIN)/python -m pytest
+
+chaos: .venv/installed servers
+	@$(BIN)/python -m tests.chaos $(CHAOS_ARGS)
 
 check: .venv/installed
 	$(BIN)/ruff format --check $(SOURCES)

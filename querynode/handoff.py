@@ -96,7 +96,9 @@ class HandOff:
             except Exception as e:
                 attempts += 1
                 self._fail(e, attempts)
-                await asyncio.sleep(min(RETRY_S[0] * 2**attempts, RETRY_S[1]))
+                if self._target() != target:
+                    attempts = 0  # without the worker that was lost, or with a newer manifest
+                await asyncio.sleep(min(RETRY_S[0] * 2**attempts, RETRY_S[1]) if attempts else 0)
 
     def _fail(self, error: Exception, attempts: int) -> None:
         # A missing object was most likely compacted and collected: the newer manifest is on its way.

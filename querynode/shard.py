@@ -212,6 +212,8 @@ class ShardState:
             if position >= manifest.checkpoint:
                 self.pins.add(timestamp, self._view_at(position))
         self._unfixed.clear()
+        # What is sealed below their frontier was so when they were made, or is not needed by them.
+        self.pins.mend(self._view_at, manifest.checkpoint)
         self.changed.notify()
 
     def freeze(self, frozen: FrozenBlocks) -> None:

@@ -58,7 +58,7 @@ class SpreadReader:
             )
 
         here = self._reader.matching_rows(shard.collection.schema, view, request)
-        own, others = await _ask(view, request, here, ask)
+        own, others = await _ask(shard, view, request, here, ask)
         return merge_rows([own, *(reply for _, reply in others)], request.limit)
 
     async def _best(self, shard: ShardState, view: View, request: SearchRequest) -> SearchReply:
@@ -68,7 +68,7 @@ class SpreadReader:
             )
 
         here = self._reader.found(shard.collection.schema, view, request)
-        own, others = await _ask(view, request, here, ask)
+        own, others = await _ask(shard, view, request, here, ask)
         place = {id: n for n, id in enumerate(view.order)}
         answers = [(own.reply, places(own, view.order))]
         for segments, reply in others:
@@ -77,17 +77,19 @@ class SpreadReader:
 
 
 async def _ask(
+    shard: ShardState,
     view: View,
     request: Read,
     here: Coroutine[Any, Any, H],
     ask: Callable[[WorkerLink, tuple[SegmentId, ...]], Coroutine[Any, Any, T]],
 ) -> tuple[H, list[tuple[tuple[SegmentId, ...], T]]]:
     """The answers of this node, and of all others with the segments they are about; or an error."""
-    if lost := next((r.link for r in view.remote if r.link.failure), None):
+    if lost := view.lost:
         here.close()
-        if request.snapshot_ts:
-            raise SnapshotExpired(f"a part of the iterator's view was lost with node {lost.node}; start it again")
-        raise Unavailable(f"worker {lost.node} is lost: {lost.failure}")
+        # The hand-off under way may mend the view of an iterator.
+        if request.snapshot_ts and not shard.view.lost:
+            raise SnapshotExpired(f"a part of the iterator's view was lost with node {lost.link.node}; start it again")
+        raise Unavailable(f"worker {lost.link.node} is lost: {lost.link.failure}")
     shares: dict[WorkerLink, list[SegmentId]] = {}
     for remote in view.remote:
         if remote.partition in request.partitions:

@@ -90,6 +90,11 @@ class View:
         self._prepared: list[object] = []
         self._parts: dict[tuple[tuple[PartitionId, ...], FieldId | None], list[Part]] = {}
 
+    @property
+    def lost(self) -> RemoteSegment | None:
+        """A segment whose worker is lost: the view can't be read any more."""
+        return next((r for r in self.remote if r.link.failure), None)
+
     def lacks(self, partitions: Iterable[PartitionId]) -> bool:
         """Whether one of these partitions existed, but was not loaded."""
         return any(p in self.known and p not in self.partitions for p in partitions)
@@ -162,6 +167,12 @@ class Pins:
         self._held[timestamp] = (found[0], self._now())
         self._held.move_to_end(timestamp)
         return found[0]
+
+    def mend(self, view_at: Callable[[Position], View], oldest: Position) -> None:
+        """Makes those anew that lost a worker and are not older than that frontier."""
+        for timestamp, (view, used_s) in self._held.items():
+            if view.lost and view.frontier >= oldest:
+                self._held[timestamp] = (view_at(view.frontier), used_s)
 
     def expire(self) -> None:
         """Lets go of views not used for longer than the time allowed."""

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from core.catalog import Collection
-from core.errors import NotHeld
+from core.errors import NotHeld, Unavailable
 from core.ids import SegmentId, ShardId
 from querynode import keys as pk
 from querynode.growing import Growing
@@ -86,6 +86,7 @@ class SegmentWorker:
     def __init__(self, opener: Opener, reader: Reader, now: Callable[[], float] = time.monotonic) -> None:
         self._opener, self._reader, self._now = opener, reader, now
         self._sessions: dict[Session, LeaderSession] = {}
+        self._closed = False
 
     @property
     def segments(self) -> int:
@@ -104,6 +105,7 @@ class SegmentWorker:
         self._end([id for id, session in self._sessions.items() if session.heard_s < oldest])
 
     def close(self) -> None:
+        self._closed = True
         self._end(list(self._sessions))
 
     def _end(self, ids: Iterable[Session]) -> None:
@@ -112,6 +114,8 @@ class SegmentWorker:
 
     # --- Worker ---------------------------------------------------------------------------------
     async def forward(self, message: Forward) -> None:
+        if self._closed:
+            raise Unavailable("this node is about to end")
         if message.number == 0 and message.session not in self._sessions:
             self._end([id for id in self._sessions if id.leader == message.session.leader])
             self._sessions[message.session] = LeaderSession(self._now())
@@ -138,9 +142,13 @@ class SegmentWorker:
         held = session.shards.get(hold.shard)
         if held is None:
             held = session.shards[hold.shard] = HeldShard(hold.collection)
-        async with held.opening:
-            held.collection = hold.collection
-            await self._open(held, hold)
+        try:
+            async with held.opening:
+                held.collection = hold.collection
+                await self._open(held, hold)
+        except Exception:
+            if not session.ended:
+                raise
         if session.ended:
             raise NotHeld("the leader's session has ended")
         session.shards[hold.shard] = held

@@ -53,6 +53,19 @@ def check(operations: Iterable[Operation], most: int = MOST_SHOWN) -> list[Viola
     return found[:most]
 
 
+class _Spans:
+    """(settled, started) of some writes, in that order; asked by bisection."""
+
+    def __init__(self, spans: Iterable[tuple[float, float]]) -> None:
+        spans = list(spans)
+        self._settled = [settled for settled, _ in spans]
+        self._earliest_from = list(accumulate((start for _, start in reversed(spans)), min))[::-1]
+
+    def any(self, *, settled_after: float, started_before: float) -> bool:
+        first = bisect_right(self._settled, settled_after)
+        return first < len(self._settled) and self._earliest_from[first] < started_before
+
+
 # --- one key ---------------------------------------------------------------------------------------
 class _Register:
     """What was written to one key and when each write was settled; ``seal`` before asking anything."""
@@ -87,12 +100,8 @@ class _Register:
         ordered = sorted(self.writes, key=self.settled)
         self._times = [self.settled(w) for w in ordered]
         self._latest_start = list(accumulate((w.start for w in ordered), max, initial=-math.inf))
-        # A key starts out absent: that is the first of the writes that make it so.
-        gone = [(-math.inf, -math.inf)]
-        gone += [(self.settled(w), w.start) for w in ordered if w.values[self.key] is None]
-        self._gone_times = [time for time, _ in gone]
-        self._gone_first_start = list(accumulate((start for _, start in reversed(gone)), min))[::-1]
-        self._puts = [w for w in ordered if w.values[self.key] is not None]
+        self._puts = _Spans((self.settled(w), w.start) for w in ordered if w.values[self.key] is not None)
+        self._deletes = _Spans((self.settled(w), w.start) for w in ordered if w.values[self.key] is None)
 
     def over_before(self, time: float) -> float:
         """Writes settled at or before the returned time were over at ``time``."""
@@ -105,15 +114,12 @@ class _Register:
     def may_miss(self, answer: Operation) -> bool:
         """Whether the key may be absent."""
         over = self.over_before(answer.start)
-        if over == -math.inf:
-            return True
-        first = bisect_right(self._gone_times, over)
-        return first < len(self._gone_times) and self._gone_first_start[first] < answer.end
+        # A key starts out absent, until something is settled.
+        return over == -math.inf or self._deletes.any(settled_after=over, started_before=answer.end)
 
     def may_exist(self, answer: Operation) -> bool:
         over = self.over_before(answer.start)
-        # From the last one settled: in all but odd cases the first look decides.
-        return any(self.settled(w) > over and w.start < answer.end for w in reversed(self._puts))
+        return self._puts.any(settled_after=over, started_before=answer.end)
 
     def newest(self, time: float) -> Write:
         """The last write to start of those settled at ``time``."""

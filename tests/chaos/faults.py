@@ -19,6 +19,7 @@ Say = Callable[[str], None]
 PAST_LEASE_S = max(NodeSettings().lease_ttl_s, CoordinatorSettings().lease_ttl_s) + 2.0
 """A pause after which nobody counts a process any more. Its successor works when it wakes."""
 DOWN_MOST_S = 3.0
+SERVERS = ("kafka", "etcd", "minio")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ def all_faults() -> list[Fault]:
         Fault("kill leader", _killing(_leader)),
         *(Fault(f"pause {role}", _pausing(_any_of(role))) for role in ROLES),
         Fault("pause leader", _pausing(_leader)),
-        *(Fault(f"kill {server}", _killing(_server(server))) for server in ("kafka", "etcd", "minio")),
+        *(Fault(f"kill {server}", _killing(_server(server))) for server in SERVERS),
+        *(Fault(f"pause {server}", _pausing(_server(server))) for server in SERVERS),
         Fault("kill all roles", _kill_all_roles),
     ]
 

@@ -26,7 +26,7 @@ CALL_S = 10.0
 CONNECT_S = 3.0
 PAUSE_S = 0.02
 RETRY_S = 0.2
-END_S = 60.0
+END_S = 30.0
 RATE_LIMIT = 8
 """The code of a write that was refused because there is too much to do; it surely did not happen."""
 GARBLED = -1

@@ -25,7 +25,7 @@ from tests.served import Served
 from tests.server import TINY, Server
 
 EXAMPLES = int(os.environ.get("SHEAFDB_MODEL_EXAMPLES", "20"))
-CLUSTER_EXAMPLES = int(os.environ.get("SHEAFDB_MODEL_CLUSTER_EXAMPLES", "5"))
+CLUSTER_EXAMPLES = int(os.environ.get("SHEAFDB_MODEL_CLUSTER_EXAMPLES", "8"))
 STEPS = 40
 SETTINGS = TINY | {"data_node.segment_bytes": 8 * 1024}
 DIM = 4

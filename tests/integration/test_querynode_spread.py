@@ -220,10 +220,11 @@ async def test_deletes_in_the_middle_of_a_move_are_not_lost(rig: SpreadRig) -> N
 async def test_a_restarted_worker_is_told_again(rig: SpreadRig) -> None:
     await fill(rig)
     await rig.delete([3, 30])
-    timestamp = await rig.barrier()
-    await rig.rows(snapshot_ts=timestamp)
+    early = await rig.barrier()
+    seen = await rig.rows(snapshot_ts=early)
+    await rig.delete([4, 40])
     await rig.lose(WORKERS[0])
-    assert len(await rig.rows()) == 118
+    assert len(await rig.rows()) == 116
 
     async def back() -> bool:
         await rig.spread()
@@ -231,6 +232,23 @@ async def test_a_restarted_worker_is_told_again(rig: SpreadRig) -> None:
 
     await until(back)
     await rig.same_query()
+    assert await rig.rows(snapshot_ts=early) == seen, "what the iterator reads from is held anew"
+
+
+async def test_an_iterator_ends_when_what_it_reads_from_is_sealed_over_and_lost(rig: SpreadRig) -> None:
+    await fill(rig)
+    await rig.delete([3, 30])
+    timestamp = await rig.barrier()
+    await rig.rows(snapshot_ts=timestamp)
+    await rig.delete([4, 40])
+    await rig.compact()
+    await rig.spread()
+    assert await rig.rows(snapshot_ts=timestamp)
+    await rig.seal()
+    await rig.spread()
+    for worker in WORKERS:
+        await rig.lose(worker)
+    assert len(await rig.rows()) == 116
     with pytest.raises(SnapshotExpired, match="start it again"):
         await rig.rows(snapshot_ts=timestamp)
 
