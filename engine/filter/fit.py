@@ -55,8 +55,10 @@ def compare_literal(op: str, value: Value, other: Literal) -> Test | Not:
         return Compare(op, value, Literal(_float32(x), DataType.FLOAT))
     if value.type is DataType.DOUBLE:
         return Compare(op, value, Literal(float(x), DataType.DOUBLE))
-    if value.type not in INTEGERS:
-        return Compare(op, value, other)
+    return _compare_integer(op, value, x) if value.type in INTEGERS else Compare(op, value, other)
+
+
+def _compare_integer(op: str, value: Value, x: Any) -> Test | Not:
     if type(x) is float and not x.is_integer():
         if op in ("==", "!="):
             return _all_or_none(op == "!=", value)
