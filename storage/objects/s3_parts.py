@@ -27,8 +27,14 @@ log = structlog.get_logger()
 async def upload(bucket: Bucket, key: str, source: bytes | memoryview | Path, size: int) -> None:
     """Stores an object in parts; it appears whole with the last request. What was begun is aborted
     on an error or when the caller is cancelled; what a crash leaves behind, ``sweep`` aborts."""
-    created = await bucket.call("create upload", key, lambda s3: s3.create_multipart_upload(**bucket.at(key)))
-    upload = bucket.at(key) | {"UploadId": created["UploadId"]}
+    create = bucket.call("create upload", key, lambda s3: s3.create_multipart_upload(**bucket.at(key)))
+    creating = asyncio.create_task(create, name=f"create upload of {key}")
+    try:
+        upload = bucket.at(key) | {"UploadId": (await asyncio.shield(creating))["UploadId"]}
+    except asyncio.CancelledError:
+        # The store may have it already, and nobody else will hear of its id.
+        bucket.later(_abort_once_created(bucket, key, creating), f"abort upload of {key}")
+        raise
     part_bytes = max(bucket.settings.part_bytes, -(-size // PARTS_MAX))
     spans = list(_spans(0, size, part_bytes))
     parts: list[dict[str, Any]] = [{} for _ in spans]
@@ -44,6 +50,12 @@ async def upload(bucket: Bucket, key: str, source: bytes | memoryview | Path, si
     except BaseException:
         bucket.later(_abort(bucket, key, upload), f"abort upload of {key}")
         raise
+
+
+async def _abort_once_created(bucket: Bucket, key: str, creating: asyncio.Task[Any]) -> None:
+    with suppress(SheafError):
+        created = await creating
+        await _abort(bucket, key, bucket.at(key) | {"UploadId": created["UploadId"]})
 
 
 class Download:

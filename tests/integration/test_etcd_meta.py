@@ -357,8 +357,9 @@ async def test_an_etcd_without_room_refuses_writes_and_reads_on(tmp_path: Path):
     meta = await EtcdMeta.open(settings_of(server))
 
     async def fill() -> None:
-        for n in range(10):
-            await meta.commit([], [Put(f"k/{n}", bytes(1024 * 1024))])
+        # etcd looks at the size of its file, which grows only when it commits, ten times a second.
+        for n in range(1000):
+            await meta.commit([], [Put(f"k/{n % 10}", bytes(1024 * 1024))])
 
     with pytest.raises(DiskFull):
         await fill()
