@@ -100,7 +100,7 @@ class QueryNodeSettings:
         0, "threads for searches too long for the event loop; 0 = all cores", least=0, most=1024
     )
     inline_cost: int = setting(
-        2_000_000, "estimated multiply-adds up to which a search runs on the event loop", least=0
+        5_000_000, "estimated multiply-adds up to which a search runs on the event loop", least=0
     )
     session_ttl_s: float = setting(600.0, "how long an iterator's view is held after its last page", least=1)
     spread_bytes: int = setting(
