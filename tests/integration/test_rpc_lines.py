@@ -193,8 +193,12 @@ async def test_draining_finishes_what_was_taken_and_loses_nothing() -> None:
     after the drain began, never half."""
     answered = refused = 0
     draining = False
+    taken = asyncio.Event()
 
     async def slowly(data: bytes, _deadline: float) -> bytes:
+        if data == b"long":
+            taken.set()
+            await asyncio.sleep(0.1)
         await asyncio.sleep(0.01)
         return data
 
@@ -213,6 +217,7 @@ async def test_draining_finishes_what_was_taken_and_loses_nothing() -> None:
         callers = [asyncio.create_task(caller(peer)) for _ in range(20)]
         await asyncio.sleep(0.1)
         long = asyncio.create_task(peer.ask(ECHO, b"long", later()))
+        await taken.wait()
         draining = True
         started = time.monotonic()
         await server.drain(5)
