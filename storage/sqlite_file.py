@@ -65,6 +65,8 @@ def typed_errors(path: Path) -> Iterator[None]:
         raise typed(e, path) from e
     except OSError as e:
         raise Unavailable(f"{path}: {e}") from e
+    except UnicodeDecodeError as e:  # a message of SQLite's that quotes a damaged file
+        raise Corrupted(path, "content that cannot be decoded") from e
 
 
 def connect(path: Path, pragmas: Sequence[str], layout: Sequence[str] = ()) -> sqlite3.Connection:

@@ -247,3 +247,12 @@ async def test_a_position_beyond_the_end_is_a_lost_log(tmp_path: Path):
         async with aclosing(log.read(Channel(0), Position(5))) as batches:
             await anext(batches)
     await log.close()
+
+
+async def test_a_message_of_sqlite_that_quotes_damage_still_names_the_file(tmp_path: Path):
+    """SQLite quotes the word it stumbled over, in bytes that need not be UTF-8."""
+    (tmp_path / "written").mkdir()
+    path = await fill_meta(tmp_path / "written", closed=True) / "meta.db"
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE ", b"CREATE TA\xacLE "))
+    with pytest.raises(Corrupted, match=r"meta\.db"):
+        await read_meta(path.parent)
