@@ -36,6 +36,13 @@ class ServerSettings:
         "auto, native (pygrpc-native) or grpc (grpc.aio); auto = native unless TLS is on",
         choices=("auto", "native", "grpc"),
     )
+    poll_us: int = setting(
+        500,
+        "how long the native listener looks for the next request without sleeping, while requests follow one"
+        " another that closely; 0 = never",
+        least=0,
+        most=10_000,
+    )
     tls_cert: str = setting("", "PEM file with the certificate chain; set with tls_key to serve TLS")
     tls_key: str = setting("", "PEM file with the private key")
     drain_s: float = setting(10.0, "longest wait for running requests at SIGTERM", least=0)

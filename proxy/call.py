@@ -12,13 +12,13 @@ from core.catalog import DEFAULT_DATABASE
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """request_id: the client's, or one made here. deadline: ``time.monotonic()`` value. bytes: size of
-    the request message."""
+    """request_id: the client's, or one made here. named_database: the one named beside the message, "" =
+    none. deadline: ``time.monotonic()`` value. message: the request as it came."""
 
     request_id: str
     named_database: str
     deadline: float
-    bytes: int = 0
+    message: bytes = b""
 
     def database(self, request: Any) -> str:
         """The database a request is about: clients name it in the metadata, older ones in the request."""
@@ -35,9 +35,9 @@ Handler = Callable[[Any, Call], Awaitable[Message]]
 Handlers = dict[str, Handler]
 """By the RPC's name."""
 
-PromptHandler = Callable[[Sequence[tuple[Any, Call]]], Sequence["bytes | Message | Exception | None"]]
+PromptHandler = Callable[[Sequence[Call]], Sequence["bytes | Message | None"]]
 """Answers requests that arrived together, in the thread that calls it and without waiting: to each a
-reply, what went wrong, or None: then the ``Handler`` is asked."""
+reply, or None: then the ``Handler`` is asked."""
 
 PromptHandlers = dict[str, PromptHandler]
 

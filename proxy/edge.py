@@ -11,7 +11,6 @@ import itertools
 import secrets
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import structlog
 from google.protobuf.message import DecodeError, Message
@@ -20,7 +19,7 @@ from core.errors import InvalidArgument, NotYet, SheafError, TooLarge, Unavailab
 from core.errors import Timeout as DeadlinePassed
 from core.limits import MESSAGE_BYTES_MAX
 from core.settings import ProxySettings
-from proxy.call import Arrival, Call, Handler, Handlers, Metadata, PromptHandler, PromptHandlers
+from proxy.call import Arrival, Call, Handler, Handlers, PromptHandler, PromptHandlers
 from proxy.metrics import RpcMetrics
 from proxy.status import failure, status_of
 from proxy.wire import METHODS, input_class, output_class
@@ -56,64 +55,59 @@ def _not_yet(rpc: str) -> Handler:
 
 
 class Method:
-    """One RPC: request bytes in, reply bytes out.
-
-    prompt: whether ``at_once`` is worth asking.
-    """
+    """One RPC: request bytes in, reply bytes out."""
 
     def __init__(self, rpc: str, handler: Handler, prompt: PromptHandler | None, settings: ProxySettings) -> None:
         self._rpc, self._handler, self._at_once, self._settings = rpc, handler, prompt, settings
-        self.prompt = prompt is not None
         self._parse = input_class(rpc).FromString
         fail = failure(output_class(rpc))
         assert fail is not None
         self._fail = fail
         self._metrics = RpcMetrics(rpc)
 
-    def at_once(self, arrived: Sequence[Arrival]) -> list[bytes | None]:
+    def at_once(self, arrived: Sequence[Arrival]) -> Sequence[bytes | None]:
         """The replies to calls that arrived together; None for one that must wait or takes long: then
         ``answer`` has it. Any thread may call."""
-        started = time.monotonic()
         if self._at_once is None:
             return [None] * len(arrived)
-        requests: list[tuple[Any, Call]] = []
-        for data, metadata, left_s in arrived:
-            call = _call(metadata, left_s, len(data), started, self._settings.request_timeout_s)
-            try:
-                requests.append((self._parse(data), call))
-            except DecodeError:
-                return [None] * len(arrived)  # one by one, ``answer`` tells which
+        started = time.monotonic()
+        calls = [self._call(arrival, started) for arrival in arrived]
         try:
-            answers = self._at_once(requests)
+            return [self._finish(a, call, started) for a, call in zip(self._at_once(calls), calls, strict=True)]
         except Exception as e:
-            answers = [e] * len(requests)
-        return [self._finish(a, call, started) for a, (_, call) in zip(answers, requests, strict=True)]
+            if not isinstance(e, SheafError):
+                log.error("could not answer at once", rpc=self._rpc, exc_info=e)
+            return [None] * len(arrived)
 
-    def _finish(self, answer: bytes | Message | Exception | None, call: Call, started: float) -> bytes | None:
+    def _finish(self, answer: bytes | Message | None, call: Call, started: float) -> bytes | None:
         if answer is None:
             return None
-        code = 0
-        try:
-            if isinstance(answer, Exception):
-                raise answer
-            reply = _serialized(answer)
-        except Exception as e:
-            with structlog.contextvars.bound_contextvars(rpc=self._rpc, request_id=call.request_id):
-                reply, code = self._failed(e)
-        self._answered(call, code, time.monotonic() - started)
+        reply = _serialized(answer)
+        self._answered(call, 0, time.monotonic() - started)
         return reply
 
-    async def answer(self, data: bytes, metadata: Metadata, left_s: float | None) -> bytes:
+    async def answer(self, arrival: Arrival) -> bytes:
         """The reply. Call it in a task of its own, on the event loop."""
         started = time.monotonic()
-        call = _call(metadata, left_s, len(data), started, self._settings.request_timeout_s)
+        call = self._call(arrival, started)
         structlog.contextvars.bind_contextvars(rpc=self._rpc, request_id=call.request_id)
         try:
-            reply, code = _serialized(await _answer(self._handler, self._parse(data), call)), 0
+            reply, code = _serialized(await _answer(self._handler, self._parse(call.message), call)), 0
         except (Exception, asyncio.CancelledError) as e:
             reply, code = self._failed(e)
         self._answered(call, code, time.monotonic() - started)
         return reply
+
+    def _call(self, arrival: Arrival, now: float) -> Call:
+        message, metadata, left_s = arrival
+        request_id = database = ""
+        for key, value in metadata:
+            if key == "client-request-id":
+                request_id = value
+            elif key == "dbname":
+                database = value
+        seconds = self._settings.request_timeout_s if left_s is None or left_s > LONGEST_S else left_s
+        return Call(request_id or next(_request_ids), database, now + seconds, message)
 
     def _failed(self, error: BaseException) -> tuple[bytes, int]:
         status = status_of(_translate(error, self._rpc))
@@ -155,14 +149,3 @@ def _translate(error: BaseException, rpc: str) -> BaseException:
     if not isinstance(error, SheafError):
         log.error("request failed unexpectedly", exc_info=error)
     return error
-
-
-def _call(metadata: Metadata, left_s: float | None, bytes: int, now: float, timeout_s: float) -> Call:
-    request_id = database = ""
-    for key, value in metadata:
-        if key == "client-request-id":
-            request_id = value
-        elif key == "dbname":
-            database = value
-    seconds = timeout_s if left_s is None or left_s > LONGEST_S else left_s
-    return Call(request_id or next(_request_ids), database, now + seconds, bytes)

@@ -46,7 +46,7 @@ async def serve(proxy: Proxy, server: ServerSettings) -> Listener:
     if _native(server):
         from proxy.native_listener import NativeListener  # noqa: PLC0415  # the package may be missing
 
-        native = NativeListener(proxy.methods, f"{server.host}:{server.port}")
+        native = NativeListener(proxy.methods, server)
         native.start()
         return native
     grpc_server = aio.server(options=OPTIONS)
@@ -103,8 +103,8 @@ def _unary(method: Callable[[bytes, Any], Awaitable[bytes]]) -> grpc.RpcMethodHa
 def _serving(method: Method) -> Callable[[bytes, Any], Awaitable[bytes]]:
     async def serve(data: bytes, context: Any) -> bytes:
         arrival = data, context.invocation_metadata() or (), context.time_remaining()
-        reply = method.at_once([arrival])[0] if method.prompt else None
-        return await method.answer(*arrival) if reply is None else reply
+        reply = method.at_once([arrival])[0]
+        return await method.answer(arrival) if reply is None else reply
 
     return serve
 

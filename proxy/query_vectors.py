@@ -33,19 +33,23 @@ def read_vectors(group: bytes, field: Field) -> np.ndarray:
     values = placeholders[0].values
     check_nq(len(values))
     width = field.dim // 8 if field.type is DataType.BINARY_VECTOR else field.dim * 4
-    if (len(values) > 1 or len(values[0]) != width) and (wrong := set(map(len, values)) - {width}):
+    if wrong := set(map(len, values)) - {width}:
         raise InvalidArgument(
             f"vector dimension mismatch, expected vector size(byte) {width}, actual {min(wrong)}: "
             f"field ({field.name}) has dim {field.dim}"
         )
-    raw = values[0] if len(values) == 1 else b"".join(values)
+    return as_matrix(b"".join(values), len(values), field)
+
+
+def as_matrix(raw: bytes, nq: int, field: Field) -> np.ndarray:
+    """As ``read_vectors``, from the bytes of nq vectors of the field's width."""
     if field.type is DataType.BINARY_VECTOR:
-        return np.frombuffer(raw, np.uint8).reshape(len(values), width)
+        return np.frombuffer(raw, np.uint8).reshape(nq, field.dim // 8)
     queries = np.frombuffer(raw, "<f4")
     # One call decides nearly always; a sum that only overflowed passes the exact look.
     if not isfinite(np.vdot(queries, queries)):
         check_finite("query vector", queries, field.dim)
-    return queries.reshape(len(values), field.dim)
+    return queries.reshape(nq, field.dim)
 
 
 def check_nq(nq: int) -> None:

@@ -1,6 +1,5 @@
 """The Search RPC."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from core.catalog import Collection, Consistency
-from core.errors import InvalidArgument, SheafError, TooLarge
+from core.errors import InvalidArgument, TooLarge
 from core.limits import RESULT_ENTRIES_MAX
 from core.types import TYPES, DataType
 from proxy import consistency, search_plan
@@ -16,15 +15,15 @@ from proxy.call import Call, Handlers, PromptHandlers
 from proxy.filters import CHARACTER_BYTES
 from proxy.query_vectors import check_nq, read_vectors
 from proxy.reads import Shards
-from proxy.rows_out import write_column, write_floats, write_ids
-from proxy.search_merge import Hits, merge, merge_groups
+from proxy.search_ask import Scope, shard_request
+from proxy.search_merge import Hits, merge
 from proxy.search_pages import Best, Page, read_page
 from proxy.search_plan import SearchPlan
 from proxy.search_prompt import PromptSearches
+from proxy.search_reply import glue, write_reply
 from proxy.snapshots import Snapshots
 from proxy.threads import Threads
-from proxy.wire import milvus, schema
-from rpc.reads import QueryReply, QueryRequest, SearchReply, SearchRequest
+from rpc.reads import QueryReply, QueryRequest, SearchReply
 from rpc.roles import QueryNode
 from storage.catalog import Catalog
 
@@ -32,23 +31,8 @@ PLANS_MAX = 1024
 PLAN_KEY_BYTES_MAX = 4096
 """Bounds of the plan cache: requests with long filters or id lists are planned anew each time."""
 
-NO_QUERIES = np.empty((0, 0), np.float32)
-PROMPT_LEVELS = frozenset({Consistency.BOUNDED, Consistency.EVENTUALLY})
-"""Levels that most often need no wait. At once both are read as the stricter one, Bounded."""
-
 ENTRY_BYTES = 24
 """What an id and a score cost in a reply, with the Python objects made on the way."""
-SCORES: int = schema.SearchResultData.DESCRIPTOR.fields_by_name["scores"].number
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """The part of a search that differs between the pages of an iterator."""
-
-    level: Consistency
-    snapshot_ts: int
-    k: int
-    near: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +51,14 @@ class Search:
         self._shards = shards
         self._snapshots = snapshots
         self._threads = threads
-        self._prompt = PromptSearches(shards)
+        self._prompt = PromptSearches(catalog, shards)
         self._plans: dict[bytes, SearchPlan] = {}
 
     def handlers(self) -> Handlers:
         return {"Search": self.search}
 
     def prompt_handlers(self) -> PromptHandlers:
-        return {"Search": self.search_at_once}
+        return {"Search": self._prompt.answer}
 
     async def search(self, request: Any, call: Call) -> Any:
         asked = await self._threads.run(len(request.dsl) * CHARACTER_BYTES, self._read, request, call)
@@ -90,37 +74,9 @@ class Search:
             best = self._best(plan, queries, call)
             page = await read_page(plan, len(queries), asked.guarantee_ts, self._snapshots, best)
             return await self._reply(plan, len(queries), page.hits, page)
+        self._prompt.remember(plan, asked.level, queries, call)
         replies = await self._ask(plan, queries, Scope(asked.level, 0, plan.k, plan.near), call)
-        return await self._reply(plan, len(queries), _glue(plan, replies), None)
-
-    def search_at_once(self, requests: Sequence[tuple[Any, Call]]) -> Sequence[Any]:
-        """As ``search`` in the thread that calls; None for a request that may wait or take long. Those
-        that differ in their vectors only are searched together."""
-        answers: list[Any] = [None] * len(requests)
-        alike: dict[int, list[tuple[int, Asked, np.ndarray]]] = {}
-        for number, (request, call) in enumerate(requests):
-            if request.dsl:
-                continue
-            try:
-                asked = self._read(request, call)
-            except SheafError as e:
-                answers[number] = e
-                continue
-            if asked.queries is not None and asked.level in PROMPT_LEVELS and not asked.plan.pages:
-                alike.setdefault(id(asked.plan), []).append((number, asked, asked.queries))
-        for group in alike.values():
-            plan, call = group[0][1].plan, requests[group[0][0]][1]
-            found = self._prompt.run(
-                plan,
-                lambda shard, plan=plan, call=call: _shard_request(
-                    plan, NO_QUERIES, Scope(Consistency.BOUNDED, 0, plan.k, plan.near), call, shard
-                ),
-                [queries for _, _, queries in group],
-            )
-            for (number, _, queries), replies in zip(group, found, strict=True):
-                if replies is not None:
-                    answers[number] = write_reply(plan, len(queries), _glue(plan, replies), None)
-        return answers
+        return await self._reply(plan, len(queries), glue(plan, replies), None)
 
     def _read(self, request: Any, call: Call) -> Asked:
         """Takes the request apart; it loses the parts that its plan does not depend on."""
@@ -152,7 +108,7 @@ class Search:
     # --- asking ---------------------------------------------------------------------------------
     async def _ask(self, plan: SearchPlan, queries: np.ndarray, scope: Scope, call: Call) -> list[SearchReply]:
         def ask(node: QueryNode, shard: int) -> Any:
-            return node.search(_shard_request(plan, queries, scope, call, shard))
+            return node.search(shard_request(plan, queries, scope, call.deadline, shard))
 
         return await self._shards.ask(plan.collection, call, ask)
 
@@ -204,57 +160,3 @@ class Search:
     async def _reply(self, plan: SearchPlan, nq: int, hits: Hits, page: Page | None) -> Any:
         size = ENTRY_BYTES * len(hits.scores) + sum(c.nbytes for c in hits.rows.columns.values())
         return await self._threads.run(size, write_reply, plan, nq, hits, page)
-
-
-def _shard_request(plan: SearchPlan, queries: np.ndarray, scope: Scope, call: Call, shard: int) -> SearchRequest:
-    return SearchRequest(
-        plan.collection.id,
-        shard,
-        plan.partitions,
-        plan.filter,
-        plan.filter_params,
-        plan.output.fetch,
-        scope.level,
-        scope.snapshot_ts,
-        call.deadline,
-        field_id=plan.field.id,
-        queries=queries,
-        metric=plan.metric,
-        k=scope.k,
-        params=plan.params,
-        radius=plan.far,
-        range_filter=scope.near,
-        group_by=plan.group_by.name if plan.group_by else "",
-        group_size=plan.group_size,
-    )
-
-
-def _glue(plan: SearchPlan, replies: list[SearchReply]) -> Hits:
-    better = plan.metric.larger_is_better
-    if plan.group_by:
-        return merge_groups(replies, plan.limit, plan.offset, plan.group_size, better)
-    return merge(replies, plan.limit, plan.offset, better)
-
-
-def write_reply(plan: SearchPlan, nq: int, hits: Hits, page: Page | None) -> Any:
-    scores = hits.scores
-    if plan.round_decimal >= 0:
-        scores = np.round(scores.astype(np.float64), plan.round_decimal)
-    reply = milvus.SearchResults.FromString(plan.template)
-    data = reply.results
-    data.num_queries = nq
-    data.topks.extend(hits.counts.tolist())
-    data.all_search_count = len(scores)
-    write_floats(scores, data, SCORES)
-    write_ids(hits.rows.pks, data.ids)
-    for field in plan.output.fields:
-        column = hits.rows.pks if field.primary else hits.rows.columns[field.name]
-        data.fields_data.append(write_column(field, column))
-    if plan.group_by and hits.groups is not None:
-        data.group_by_field_value.CopyFrom(write_column(plan.group_by, hits.groups))
-    if page is not None:
-        reply.session_ts = page.snapshot_ts
-        if page.token:
-            reply.results.search_iterator_v2_results.token = page.token
-            reply.results.search_iterator_v2_results.last_bound = page.last_bound
-    return reply

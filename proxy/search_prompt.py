@@ -1,56 +1,96 @@
-"""Searches answered at once: run where they arrive, several as one, over views their shards' leaders prepared."""
+"""Searches answered at once: run where they arrive, several as one, over views their shards' leaders prepared.
+
+Only those whose like was answered before, the general way: what is done here is what remains to do
+when everything but the vector is known.
+"""
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from core.catalog import Consistency
+from core.errors import InvalidArgument
+from proxy.call import Call
+from proxy.query_vectors import as_matrix
 from proxy.reads import Shards
+from proxy.search_ask import Scope, shard_request
 from proxy.search_plan import SearchPlan
-from rpc.reads import PreparedSearch, SearchReply, SearchRequest
+from proxy.search_reply import glue, write_reply
+from proxy.search_shapes import Shapes
+from rpc.reads import PreparedSearch
+from storage.catalog import Catalog
 
 ENTRIES_MAX = 4096
 """Entries of an answer up to which it is worth trying at once."""
+LEVELS = frozenset({Consistency.BOUNDED, Consistency.EVENTUALLY})
+"""Levels that most often need no wait. At once both are read as the stricter one, Bounded."""
+
+NO_QUERIES = np.empty((0, 0), np.float32)
 
 
 class PromptSearches:
-    """What is prepared for each plan. Any thread may use it.
+    """Searches with one vector and without a filter. Any thread may use it.
 
     The nodes hold what they prepared for as long as its view is the newest; here it is only referred to,
     so that a plan nobody uses any more keeps no outdated view alive.
     """
 
-    def __init__(self, shards: Shards) -> None:
+    def __init__(self, catalog: Catalog, shards: Shards) -> None:
+        self._catalog = catalog
         self._shards = shards
+        self._shapes = Shapes()
 
-    def run(
-        self, plan: SearchPlan, request: Callable[[int], SearchRequest], batch: Sequence[np.ndarray]
-    ) -> list[list[SearchReply] | None]:
-        """To the queries of each request the answers of all shards; None where it takes waiting or long.
+    def remember(self, plan: SearchPlan, level: Consistency, queries: np.ndarray, call: Call) -> None:
+        """Takes note of a request that is being answered the general way: the next like it may be at once."""
+        if len(queries) == 1 and level in LEVELS and not plan.filter and plan.k <= ENTRIES_MAX:
+            self._shapes.remember(call.message, call.named_database, queries.tobytes(), plan)
 
-        request: what a shard, by number, is asked, but for the queries.
-        """
-        nothing: list[list[SearchReply] | None] = [None] * len(batch)
-        prepared = self._prepared(plan, request)
-        if not prepared:
-            return nothing
-        most = min(ENTRIES_MAX // plan.k, *(p.queries_max for p in prepared))
-        short = [n for n, queries in enumerate(batch) if len(queries) <= most]
-        if not short:
-            return nothing
-        by_shard = [p.search([batch[n] for n in short]) for p in prepared]
-        for n, replies in zip(short, zip(*by_shard, strict=True), strict=True):
-            nothing[n] = list(replies)
-        return nothing
+    def answer(self, calls: Sequence[Call]) -> Sequence[Any]:
+        """The replies, in the thread that calls; None for a request that is not known, may wait or take
+        long. Those that differ in their vectors only are searched together."""
+        answers: list[Any] = [None] * len(calls)
+        alike: dict[int, tuple[SearchPlan, list[int], list[np.ndarray]]] = {}
+        for number, call in enumerate(calls):
+            found = self._shapes.find(call.message, call.named_database)
+            if found is None:
+                continue
+            plan, vector = found
+            try:
+                queries = as_matrix(vector, 1, plan.field)
+            except InvalidArgument:
+                continue  # said where it is said to all
+            group = alike.get(id(plan))
+            if group is None:
+                group = alike[id(plan)] = plan, [], []
+            group[1].append(number)
+            group[2].append(queries)
+        for plan, numbers, batch in alike.values():
+            prepared = self._prepared(plan, calls[numbers[0]].deadline)
+            if not prepared:
+                continue
+            by_shard = [p.search(batch) for p in prepared]
+            for number, replies in zip(numbers, zip(*by_shard, strict=True), strict=True):
+                answers[number] = write_reply(plan, 1, glue(plan, list(replies)))
+        return answers
 
-    def _prepared(self, plan: SearchPlan, request: Callable[[int], SearchRequest]) -> list[PreparedSearch]:
+    def _prepared(self, plan: SearchPlan, deadline: float) -> list[PreparedSearch]:
         """The plan's search over the newest view of each shard; nothing when one can't be had."""
+        # A collection value is replaced when anything about it changes, so identity is enough.
+        if self._catalog.get(plan.collection.id) is not plan.collection:
+            return []
         held = [p for reference in plan.prepared if (p := reference()) is not None and p.holds]
         if held and len(held) == len(plan.prepared):
             return held
         nodes = self._shards.leaders(plan.collection) or []
-        made = [p for shard, node in enumerate(nodes) if (p := node.prepare(request(shard))) is not None]
-        if len(made) < len(nodes):
+        scope = Scope(Consistency.BOUNDED, 0, plan.k, plan.near)
+        made = [
+            p
+            for shard, node in enumerate(nodes)
+            if (p := node.prepare(shard_request(plan, NO_QUERIES, scope, deadline, shard))) is not None
+        ]
+        if len(made) < len(nodes) or not all(p.queries_max for p in made):
             made = []
         for prepared in made:
             prepared.keep()

@@ -76,7 +76,7 @@ class Writes:
     async def _write(self, collection: Collection, request: Any, call: Call, keys: pa.Array | None, kind: int) -> Any:
         partition = _partition(collection, request.partition_name)
         writer = Writer(collection, self._clock.now(), self._log.record_bytes_max)
-        keys, entries = await self._threads.run(call.bytes, _entries, writer, request, keys, kind, partition)
+        keys, entries = await self._threads.run(len(call.message), _entries, writer, request, keys, kind, partition)
         await self._append(entries)
         reply = milvus.MutationResult(
             status=ok(), acknowledged=True, timestamp=writer.timestamp, succ_index=range(request.num_rows)
@@ -126,7 +126,7 @@ def _checked_rows(request: Any, call: Call) -> int:
     if request.num_rows < 1:
         raise InvalidArgument("num_rows should be greater than 0: invalid parameter[expected=> 0][actual=0]")
     # A vector takes at least a byte, so more rows than bytes can only be wrong.
-    if request.num_rows > call.bytes:
+    if request.num_rows > len(call.message):
         raise InvalidArgument(f"num_rows {request.num_rows} is more than the request holds")
     return request.num_rows
 

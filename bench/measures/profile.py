@@ -12,7 +12,7 @@ from bench.context import Bench, search_requests, smallest_ef
 RATE = 1000
 """Samples a second."""
 THREAD = "listener"
-WAITING = "NativeListener._receive ("
+WAITING = "NativeListener._next ("
 """Where the thread is when there is nothing to do, and while it takes a call."""
 STEPS_SHOWN = 25
 HEADING = "Where a single search's time goes"
@@ -58,7 +58,7 @@ def page(samples: Counter[str], ef: int, search_us: float) -> str:
     total = max(samples.total(), 1)
     lines = [
         f"One client, ef={ef}, {search_us:,.0f} µs from call to answer. The thread that answers, sampled"
-        f" {RATE:,} times a second while it is not waiting for a call, by innermost function. In `_answer_at_once`"
+        f" {RATE:,} times a second while it is not waiting for a call, by innermost function. In `_answer_or_begin`"
         " itself it hands the reply over, and is mostly displaced by the I/O thread that sends it:",
         "",
         "| step | share |",

@@ -37,7 +37,7 @@ class Target:
     async def answer(self, rpc: str, data: bytes) -> bytes:
         """As a listener has it done."""
         method = self.proxy.methods[rpc]
-        return method.at_once([(data, METADATA, None)])[0] or await method.answer(data, METADATA, None)
+        return method.at_once([(data, METADATA, None)])[0] or await method.answer((data, METADATA, None))
 
     async def raw(self, rpc: str, data: bytes) -> Any:
         started = time.monotonic()

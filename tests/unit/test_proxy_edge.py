@@ -38,7 +38,7 @@ async def answer(handler: Any, context: Context, **settings: Any) -> Any:
     method = methods({"HasCollection": handler}, ProxySettings(**settings))["HasCollection"]
     data = milvus.HasCollectionRequest(collection_name="c", db_name="of_request").SerializeToString()
     return milvus.BoolResponse.FromString(
-        await method.answer(data, context.invocation_metadata(), context.time_remaining())
+        await method.answer((data, context.invocation_metadata(), context.time_remaining()))
     )
 
 
