@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from core.schema import Field
 from core.types import TYPES, DataType
+from core.varint import varint
 from proxy.rows_in import SCALARS
 from proxy.wire import schema
 
@@ -74,16 +75,7 @@ def write_floats(values: np.ndarray, target: Any, field: int = 1) -> None:
     """
     raw = np.ascontiguousarray(values, "<f4").tobytes()
     if raw:
-        target.MergeFromString(bytes((field << 3 | 2,)) + _varint(len(raw)) + raw)
-
-
-def _varint(n: int) -> bytes:
-    out = bytearray()
-    while n > 0x7F:
-        out.append(n & 0x7F | 0x80)
-        n >>= 7
-    out.append(n)
-    return bytes(out)
+        target.MergeFromString(bytes((field << 3 | 2,)) + varint(len(raw)) + raw)
 
 
 def write_ids(keys: pa.Array, target: Any) -> None:

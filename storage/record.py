@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from core.errors import Corrupted
 from core.ids import CollectionId, PartitionId, ShardId
+from core.varint import varint
 from rpc.pb import record_pb2
 from rpc.pb.record_pb2 import BARRIER, DELETE, INSERT, UPSERT
 
@@ -49,16 +50,7 @@ def encode(record: Record) -> bytes:
         writer.write_batch(record.batch)
     body = sink.getvalue()
     # Not through the message: protobuf would copy the body twice, at twice the cost of all the rest.
-    return b"".join((head, BODY_TAG, _varint(body.size), memoryview(body)))
-
-
-def _varint(n: int) -> bytes:
-    out = bytearray()
-    while n > 0x7F:
-        out.append(n & 0x7F | 0x80)
-        n >>= 7
-    out.append(n)
-    return bytes(out)
+    return b"".join((head, BODY_TAG, varint(body.size), memoryview(body)))
 
 
 def decode(payload: bytes) -> Record:

@@ -43,25 +43,25 @@ def installed_servers(pytestconfig: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def kafka_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Kafka]:
-    yield from _running(Kafka, tmp_path_factory.mktemp("kafka"), pytestconfig)
+    yield from running(Kafka, tmp_path_factory.mktemp("kafka"), pytestconfig)
 
 
 @pytest.fixture(scope="session")
 def etcd_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Etcd]:
-    yield from _running(Etcd, tmp_path_factory.mktemp("etcd"), pytestconfig)
+    yield from running(Etcd, tmp_path_factory.mktemp("etcd"), pytestconfig)
 
 
 @pytest.fixture(scope="session")
 def minio_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Minio]:
-    yield from _running(Minio, tmp_path_factory.mktemp("minio"), pytestconfig)
+    yield from running(Minio, tmp_path_factory.mktemp("minio"), pytestconfig)
 
 
 @pytest.fixture(scope="session")
 def toxiproxy_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Toxiproxy]:
-    yield from _running(Toxiproxy, tmp_path_factory.mktemp("toxiproxy"), pytestconfig)
+    yield from running(Toxiproxy, tmp_path_factory.mktemp("toxiproxy"), pytestconfig)
 
 
-def _running(server: type[S], folder: Path, config: pytest.Config) -> Iterator[S]:
+def running(server: type[S], folder: Path, config: pytest.Config) -> Iterator[S]:
     _install(config, server.name)
     # A loop of its own that nobody else ever sees: servers are bound to none, and asyncio.run would
     # take away the one that pytest-asyncio has set.

@@ -22,7 +22,7 @@ from storage.objects.folder import FolderObjects
 from storage.objects.port import ObjectStore
 from storage.objects.s3 import S3Objects
 from tests.on_kafka import kafka_settings
-from tests.real_servers import _running as running
+from tests.real_servers import running
 from tests.s3_settings import s3_settings
 
 CHANNELS = 3
