@@ -119,9 +119,13 @@ class Placement:
 @dataclass(frozen=True)
 class ChannelOwner:
     """The data node that seals a channel. The owner's epoch is the revision of this key:
-    every manifest commit of the owner is conditional on it."""
+    every manifest commit of the owner is conditional on it.
+
+    process: which one of that id, as it says itself when it takes the channel up; "" before. So two
+    processes of one id, a paused one and its successor, never share an epoch."""
 
     node: NodeId
+    process: str = ""
 
 
 @dataclass(frozen=True)
@@ -145,3 +149,16 @@ class Cluster:
 
     id: str
     format: int
+
+
+@dataclass(frozen=True)
+class Adoption:
+    """Says of a store that it is being filled from another one and must not be used yet.
+
+    cluster: the identity it will have. source: the cluster id of the other. revision: of the other's
+    metadata store when the copying began, or began again.
+    """
+
+    cluster: Cluster
+    source: str
+    revision: int

@@ -28,6 +28,11 @@ NAMES = (
     "trim.done",  # data node: log trimmed
     "ddl.before_commit",  # coordinator: catalog change decided, not committed
     "ddl.committed",  # coordinator: catalog change durable, not answered
+    "adopt.claimed",  # adoption: the target says what it will be, nothing is copied
+    "adopt.object",  # adoption: one more object is in the target
+    "adopt.log",  # adoption: one more piece of a channel is in the target
+    "adopt.metadata",  # adoption: one more commit of metadata is in the target
+    "adopt.completed",  # adoption: the target can be used, nobody told
 )
 
 

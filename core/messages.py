@@ -26,11 +26,16 @@ def to_message(value: Any, message: type[Message]) -> Message:
     return out
 
 
+@cache
+def _names(cls: type) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(cls))
+
+
 def fill(value: Any, out: Message) -> None:
-    for f in fields(value):
-        item = getattr(value, f.name)
+    for name in _names(type(value)):
+        item = getattr(value, name)
         if isinstance(item, tuple):
-            target = getattr(out, f.name)
+            target = getattr(out, name)
             for element in item:
                 if is_dataclass(element):
                     fill(element, target.add())
@@ -39,34 +44,39 @@ def fill(value: Any, out: Message) -> None:
                 else:
                     target.append(element)
         elif is_dataclass(item):
-            target = getattr(out, f.name)
+            target = getattr(out, name)
             target.SetInParent()
             fill(item, target)
         elif isinstance(item, Enum):
-            setattr(out, f.name, item.value)
+            setattr(out, name, item.value)
         else:
-            setattr(out, f.name, item)
+            setattr(out, name, item)
 
 
 @cache
-def _plan(cls: type) -> tuple[tuple[str, Decoder], ...]:
+def _reader(cls: type) -> Decoder:
+    """A function from a message to a value of the class: made once, for stores hold a million of some."""
     hints = typing.get_type_hints(cls)
-    return tuple((f.name, _decoder(hints[f.name])) for f in fields(cls))
+    decoders = {f"decode_{f.name}": _decoder(hints[f.name]) for f in fields(cls)}
+    taken = [
+        f"m.{f.name}" if decoders[f"decode_{f.name}"] is None else f"decode_{f.name}(m.{f.name})" for f in fields(cls)
+    ]
+    return eval(f"lambda m: cls({', '.join(taken)})", {"cls": cls, **decoders})  # noqa: S307, names of fields
 
 
-def _decoder(hint: Any) -> Decoder:
+def _decoder(hint: Any) -> Decoder | None:
+    """None: what the message has is the value."""
     if typing.get_origin(hint) is tuple:
         inner = typing.get_args(hint)[0]
         if typing.get_origin(inner) is tuple:
             return lambda items: tuple((i.key, i.value) for i in items)
         one = _decoder(inner)
-        return lambda items: tuple(map(one, items))
+        return tuple if one is None else (lambda items: tuple(map(one, items)))
     if is_dataclass(hint):
-        return lambda m: from_message(typing.cast(type, hint), m)
-    hint = getattr(hint, "__supertype__", hint)
-    return hint if isinstance(hint, type) else (lambda x: x)
+        return _reader(typing.cast(type, hint))
+    return hint if isinstance(hint, type) and issubclass(hint, Enum) else None
 
 
 def from_message(cls: type[T], message: Message) -> T:
     """The dataclass value a message holds."""
-    return cls(**{name: decode(getattr(message, name)) for name, decode in _plan(cls)})
+    return _reader(cls)(message)

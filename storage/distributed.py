@@ -3,30 +3,32 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from itertools import accumulate
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import structlog
 
+from core.catalog import Cluster
 from core.errors import InvalidArgument, SheafError, StartRefused
 from core.settings import Settings
-from storage.identity import PROPERTY, Place, establish, records_in
+from storage.identity import PROPERTY, Origin, Place, claim, establish, records_in
 from storage.log.kafka import KafkaLog
 from storage.meta.etcd import EtcdMeta
 from storage.objects.cache import DiskCache
 from storage.objects.s3 import S3Objects
 from storage.objects.s3_bucket import Bucket, described
-from storage.store import Store
+from storage.store import NewStore, Store
 
 PAUSE_S = 0.2
-PAUSE_MAX_S = 5.0
+PAUSE_MAX_S = 1.0
 ADVICE = (
     "point kafka.topic, etcd.prefix, s3.bucket and s3.prefix at the stores of one cluster, restore what was lost,"
     " or choose names that nothing uses for a new cluster"
 )
+NEW = "choose a kafka.topic, etcd.prefix, s3.bucket and s3.prefix that nothing uses"
 
 log = structlog.get_logger()
 
@@ -45,32 +47,11 @@ async def open_store(settings: Settings) -> Store:
     Waits up to ``cluster.start_timeout_s`` for servers that do not answer, saying which and why. Raises
     ``StartRefused`` then, and at once when waiting is of no use: a part is missing, belongs to another
     cluster or was written by a newer version, credentials or settings are wrong."""
-    kafka = f"Kafka at {settings.kafka.servers}, topic {settings.kafka.topic}"
-    etcd = f"etcd at {settings.etcd.endpoints}, prefix {settings.etcd.prefix}"
-    s3 = described(settings.s3)
     patience = _Patience(settings.cluster.start_timeout_s)
     async with AsyncExitStack() as stack:
-        # All at once: each line about a server that does not answer comes in the first second.
-        records, meta, bucket = await _all(
-            _opened(stack, patience, kafka, lambda: KafkaLog.open(settings.kafka, settings.log)),
-            _opened(stack, patience, etcd, lambda: EtcdMeta.open(settings.etcd)),
-            _opened(stack, patience, s3, lambda: Bucket.open(settings.s3)),
-        )
-        places = (
-            Place(
-                kafka,
-                partial(records.property, PROPERTY),
-                partial(records.set_property, PROPERTY),
-                partial(records_in, records, kafka),
-            ),
-            Place(
-                s3, partial(bucket.property, PROPERTY), partial(bucket.set_property, PROPERTY), partial(_used, bucket)
-            ),
-        )
-        cluster = await patience.until_done("the cluster's identity", lambda: establish(meta, etcd, places, ADVICE))
-        cache = await DiskCache.open(settings.cache)
-        objects = S3Objects(bucket, cache, cluster.id)
-        stack.push_async_callback(objects.close)
+        meta, records, bucket, name, places = await _open(stack, patience, settings)
+        cluster = await patience.until_done("the cluster's identity", lambda: establish(meta, name, places, ADVICE))
+        objects = await _objects(stack, settings, bucket, cluster)
         if records.channels != settings.log.channels:
             log.warning(
                 "log.channels is fixed when a store is created",
@@ -80,6 +61,57 @@ async def open_store(settings: Settings) -> Store:
             )
         return Store(meta, records, objects, cluster, stack.pop_all().aclose)
     raise AssertionError("an exit stack without suppressing callbacks")
+
+
+async def open_new(settings: Settings, origin: Origin) -> NewStore:
+    """Opens stores that nothing uses, or creates them, to be filled as ``storage.identity.claim`` says.
+
+    Raises ``StartRefused`` as ``open_store`` and ``claim`` do, ``Unavailable``."""
+    patience = _Patience(settings.cluster.start_timeout_s)
+    async with AsyncExitStack() as stack:
+        meta, records, bucket, name, places = await _open(stack, patience, settings)
+        own = await claim(meta, name, places, NEW, origin)
+        objects = await _objects(stack, settings, bucket, own.cluster)
+        return NewStore(records, objects, own, stack.pop_all().aclose)
+    raise AssertionError("an exit stack without suppressing callbacks")
+
+
+class _Parts(NamedTuple):
+    """name, places: where the identity is kept."""
+
+    meta: EtcdMeta
+    log: KafkaLog
+    bucket: Bucket
+    name: str
+    places: Sequence[Place]
+
+
+async def _open(stack: AsyncExitStack, patience: "_Patience", settings: Settings) -> _Parts:
+    kafka = f"Kafka at {settings.kafka.servers}, topic {settings.kafka.topic}"
+    etcd = f"etcd at {settings.etcd.endpoints}, prefix {settings.etcd.prefix}"
+    s3 = described(settings.s3)
+    # All at once: each line about a server that does not answer comes in the first second.
+    records, meta, bucket = await _all(
+        _opened(stack, patience, kafka, lambda: KafkaLog.open(settings.kafka, settings.log)),
+        _opened(stack, patience, etcd, lambda: EtcdMeta.open(settings.etcd)),
+        _opened(stack, patience, s3, lambda: Bucket.open(settings.s3)),
+    )
+    places = (
+        Place(
+            kafka,
+            partial(records.property, PROPERTY),
+            partial(records.set_property, PROPERTY),
+            partial(records_in, records, kafka),
+        ),
+        Place(s3, partial(bucket.property, PROPERTY), partial(bucket.set_property, PROPERTY), partial(_used, bucket)),
+    )
+    return _Parts(meta, records, bucket, etcd, places)
+
+
+async def _objects(stack: AsyncExitStack, settings: Settings, bucket: Bucket, cluster: Cluster) -> S3Objects:
+    objects = S3Objects(bucket, await DiskCache.open(settings.cache), cluster.id)
+    stack.push_async_callback(objects.close)
+    return objects
 
 
 class _Patience:

@@ -3,24 +3,27 @@
 import asyncio
 import fcntl
 import os
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
 from core.errors import StartRefused
 from core.settings import LogSettings
-from storage.identity import PROPERTY, Place, establish, records_in
+from storage.identity import PROPERTY, Origin, Place, claim, establish, records_in
 from storage.log.sqlite import SqliteLog
 from storage.meta.sqlite import SqliteMeta
 from storage.objects.folder import FolderObjects, sync
 from storage.objects.port import ObjectStore
-from storage.store import Store
+from storage.store import NewStore, Store
 
-__all__ = ["Store", "open_store"]
+__all__ = ["Store", "open_new", "open_store"]
 
 ADVICE = "restore the folder, or start with another data folder"
+NEW = "name a folder that is not there yet"
 
 log = structlog.get_logger()
 
@@ -31,19 +34,9 @@ async def open_store(folder: Path, log_settings: LogSettings) -> Store:
     Raises ``StartRefused`` when another process has it, when a part of it is missing or belongs to
     another cluster, or when a newer version wrote it; ``Corrupted`` naming a damaged file.
     """
-    meta_path, log_path, root = folder / "meta.db", folder / "log.db", folder / "objects"
     async with AsyncExitStack() as stack:
-        lock = await asyncio.to_thread(_lock, folder)
-        stack.callback(os.close, lock)
-        await asyncio.to_thread(_demand_whole, root, meta_path, log_path)
-        meta = await SqliteMeta.open(meta_path)
-        stack.push_async_callback(meta.close)
-        records = await SqliteLog.open(log_path, log_settings.channels, log_settings.record_bytes_max)
-        stack.push_async_callback(records.close)
-        objects = await asyncio.to_thread(FolderObjects, root)
-        stack.push_async_callback(objects.close)
-        places = (_place_of_log(records, str(log_path)), _place_of_objects(objects, root))
-        cluster = await establish(meta, str(meta_path), places, ADVICE)
+        meta, records, objects, name, places = await _open(stack, folder, log_settings)
+        cluster = await establish(meta, name, places, ADVICE)
         if records.channels != log_settings.channels:
             log.warning(
                 "log.channels is fixed when a store is created",
@@ -53,6 +46,44 @@ async def open_store(folder: Path, log_settings: LogSettings) -> Store:
             )
         return Store(meta, records, objects, cluster, stack.pop_all().aclose)
     raise AssertionError("an exit stack without suppressing callbacks")
+
+
+async def open_new(folder: Path, log_settings: LogSettings, origin: Origin) -> NewStore:
+    """Opens a folder that nothing uses, or creates it, to be filled as ``storage.identity.claim`` says.
+
+    Raises ``StartRefused`` as ``open_store`` and ``claim`` do."""
+    async with AsyncExitStack() as stack:
+        meta, records, objects, name, places = await _open(stack, folder, log_settings)
+        own = await claim(meta, name, places, NEW, origin)
+        if records.channels != log_settings.channels:
+            raise StartRefused(f"{folder} has a log of {records.channels} channels, not {log_settings.channels}; {NEW}")
+        return NewStore(records, objects, own, stack.pop_all().aclose)
+    raise AssertionError("an exit stack without suppressing callbacks")
+
+
+class _Parts(NamedTuple):
+    """name, places: where the identity is kept."""
+
+    meta: SqliteMeta
+    log: SqliteLog
+    objects: FolderObjects
+    name: str
+    places: Sequence[Place]
+
+
+async def _open(stack: AsyncExitStack, folder: Path, log_settings: LogSettings) -> _Parts:
+    meta_path, log_path, root = folder / "meta.db", folder / "log.db", folder / "objects"
+    lock = await asyncio.to_thread(_lock, folder)
+    stack.callback(os.close, lock)
+    await asyncio.to_thread(_demand_whole, root, meta_path, log_path)
+    meta = await SqliteMeta.open(meta_path)
+    stack.push_async_callback(meta.close)
+    records = await SqliteLog.open(log_path, log_settings.channels, log_settings.record_bytes_max)
+    stack.push_async_callback(records.close)
+    objects = await asyncio.to_thread(FolderObjects, root)
+    stack.push_async_callback(objects.close)
+    places = (_place_of_log(records, str(log_path)), _place_of_objects(objects, root))
+    return _Parts(meta, records, objects, str(meta_path), places)
 
 
 def _demand_whole(root: Path, *files: Path) -> None:

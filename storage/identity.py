@@ -9,17 +9,21 @@ decides, as it has transactions:
 
 Any process may do any step, and several may do one at once: all write the same id. What a crash left
 half done, the next start completes. Nobody uses the store before step 3.
+
+A store that is filled from another one has ``ADOPTING`` in the place of ``CLUSTER_CREATING``, and the one who
+fills it does all three steps: a start refuses what is not filled yet. It gets an id of its own: two copies
+of a store give the same ids to different things, and must not be taken for one.
 """
 
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 from google.protobuf.message import DecodeError
 
-from core.catalog import Cluster
-from core.errors import Conflict, StartRefused, Unavailable
+from core.catalog import Adoption, Cluster
+from core.errors import Conflict, Fenced, StartRefused, Unavailable
 from core.ids import Channel, Revision
 from storage import keys
 from storage.log.port import Log
@@ -58,6 +62,41 @@ async def establish(meta: MetaStore, name: str, places: Sequence[Place], advice:
     raise Unavailable(f"{name}: the cluster's identity keeps changing")
 
 
+@dataclass(frozen=True)
+class Claim:
+    """The right to fill a store, until another process claims it. cluster: the identity it will have."""
+
+    cluster: Cluster
+    meta: MetaStore
+    epoch: Revision
+
+    async def commit(self, writes: Sequence[Put | Delete]) -> None:
+        """Raises ``Fenced`` when another process has claimed the store, and what the store raises."""
+        try:
+            await self.meta.commit([Condition(keys.ADOPTING, self.epoch)], writes)
+        except Conflict as e:
+            raise Fenced(f"another process fills cluster {self.cluster.id} now; let it finish") from e
+
+    async def complete(self) -> None:
+        """The last step: from here on the store can be used. Raises as ``commit``."""
+        await self.commit([Put(keys.CLUSTER, keys.encode(self.cluster)), Delete(keys.ADOPTING)])
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a store is filled from. revision: of its metadata."""
+
+    cluster: str
+    revision: Revision
+
+
+async def claim(meta: MetaStore, name: str, places: Sequence[Place], advice: str, origin: Origin) -> Claim:
+    """Claims an unused store, or one whose filling from the same origin was interrupted, for filling it.
+
+    Others as for ``establish``. Raises ``StartRefused`` when the store is used or holds a part of something else."""
+    return await _Identity(meta, name, places, advice).claim(origin)
+
+
 class _Identity:
     def __init__(self, meta: MetaStore, name: str, places: Sequence[Place], advice: str) -> None:
         self._meta, self._name, self._places, self._advice = meta, name, places, advice
@@ -77,6 +116,51 @@ class _Identity:
             await self._spread(*creating, held)
         return None
 
+    async def claim(self, origin: Origin) -> Claim:
+        complete, creating = await self._read()
+        if used := complete or (creating and creating[0]):
+            raise StartRefused(
+                f"{self._name} belongs to cluster {used.id} already: only stores that nothing uses can be filled;"
+                f" {self._advice}"
+            )
+        held = [(place, self._decode(place.name, await place.read())) for place in self._places]
+        item = await self._meta.get(keys.ADOPTING)
+        if item is None:
+            await self._demand_unused([(place, found) for place, found in held if found])
+            adoption = Adoption(Cluster(uuid.uuid4().hex, FORMAT), origin.cluster, origin.revision)
+        else:
+            adoption = replace(self._resumed(item.value, origin), revision=origin.revision)
+            for place in (place for place, found in held if not found):
+                if content := await place.used():
+                    raise StartRefused(f"{place.name} has no cluster id, but {content} is there; {self._advice}")
+        conditions = [Condition(key, Revision(0)) for key in (keys.CLUSTER, keys.CLUSTER_CREATING)]
+        conditions.append(Condition(keys.ADOPTING, item.revision if item else Revision(0)))
+        try:
+            epoch = await self._meta.commit(conditions, [Put(keys.ADOPTING, keys.encode(adoption))])
+        except Conflict as e:
+            raise StartRefused(f"{self._name}: another process begins to use it right now") from e
+        await self._write(adoption.cluster, held)
+        return Claim(adoption.cluster, self._meta, epoch)
+
+    def _resumed(self, value: bytes, origin: Origin) -> Adoption:
+        adoption = keys.decode(Adoption, value)
+        if not 1 <= adoption.cluster.format <= FORMAT:
+            raise StartRefused(
+                f"{self._name} has format {adoption.cluster.format}, this version reads up to {FORMAT};"
+                " use the version that began to fill it"
+            )
+        if adoption.source != origin.cluster:
+            raise StartRefused(
+                f"{self._name} holds a part of cluster {adoption.source}, not of {origin.cluster}:"
+                f" finish that adoption first; or {self._advice}"
+            )
+        if origin.revision < adoption.revision:
+            raise StartRefused(
+                f"cluster {origin.cluster} is older than it was when it began to be copied to {self._name}"
+                f" (revision {origin.revision}, then {adoption.revision}): it was restored meanwhile; {self._advice}"
+            )
+        return adoption
+
     async def _read(self) -> tuple[Cluster | None, tuple[Cluster, Revision] | None]:
         """(identity of a complete store, identity of one that is being created and its revision)."""
         # In this order: the two change together, so that an identity is never missed.
@@ -89,6 +173,21 @@ class _Identity:
 
     async def _begin(self, held: Sequence[tuple[Place, Cluster]]) -> None:
         """Chooses an identity for a store that holds nothing yet."""
+        if item := await self._meta.get(keys.ADOPTING):
+            raise StartRefused(f"{self._name} {unfinished(item.value)}")
+        try:
+            await self._demand_unused(held)
+        except StartRefused:
+            if await self._read() != (None, None):
+                # Another process began in the meantime.
+                return
+            raise
+        new = Cluster(uuid.uuid4().hex, FORMAT)
+        absent = [Condition(key, Revision(0)) for key in (keys.CLUSTER, keys.CLUSTER_CREATING, keys.ADOPTING)]
+        await self._commit(absent, [Put(keys.CLUSTER_CREATING, keys.encode(new))])
+
+    async def _demand_unused(self, held: Sequence[tuple[Place, Cluster]]) -> None:
+        """held: the places that have an identity."""
         complaint = ""
         if held:
             place, found = held[0]
@@ -96,13 +195,7 @@ class _Identity:
         elif used := await self._used():
             complaint = f"nothing has a cluster id, but {used} is there: it was lost, or this belongs to something else"
         if complaint:
-            if await self._read() != (None, None):
-                # Another process began in the meantime.
-                return
             raise StartRefused(f"{complaint}; {self._advice}")
-        new = Cluster(uuid.uuid4().hex, FORMAT)
-        absent = [Condition(key, Revision(0)) for key in (keys.CLUSTER, keys.CLUSTER_CREATING)]
-        await self._commit(absent, [Put(keys.CLUSTER_CREATING, keys.encode(new))])
 
     async def _used(self) -> str:
         items, _ = await self._meta.list("")
@@ -114,13 +207,17 @@ class _Identity:
         return ""
 
     async def _spread(self, cluster: Cluster, revision: Revision, held: Sequence[tuple[Place, Cluster | None]]) -> None:
+        await self._write(cluster, held)
+        conditions = [Condition(keys.CLUSTER_CREATING, revision), Condition(keys.CLUSTER, Revision(0))]
+        await self._commit(conditions, [Put(keys.CLUSTER, keys.encode(cluster)), Delete(keys.CLUSTER_CREATING)])
+
+    async def _write(self, cluster: Cluster, held: Sequence[tuple[Place, Cluster | None]]) -> None:
+        """Every place has the identity when this returns."""
         for place, found in held:
             if found:
                 self._demand(place, found, cluster)
             else:
                 await place.write(_encode(cluster))
-        conditions = [Condition(keys.CLUSTER_CREATING, revision), Condition(keys.CLUSTER, Revision(0))]
-        await self._commit(conditions, [Put(keys.CLUSTER, keys.encode(cluster)), Delete(keys.CLUSTER_CREATING)])
 
     async def _commit(self, conditions: Sequence[Condition], writes: Sequence[Put | Delete]) -> None:
         try:
@@ -153,6 +250,18 @@ class _Identity:
                 f"{name} has format {found.format}, this version reads up to {FORMAT}; start the version that wrote it"
             )
         return found
+
+
+def unfinished(value: bytes) -> str:
+    """What is to be said of a store with this value under ``ADOPTING``."""
+    try:
+        source = keys.decode(Adoption, value).source
+    except DecodeError:
+        source = "(unreadable)"
+    return (
+        f"holds a part of cluster {source}: an adoption was begun and is not finished, so nothing is served from here;"
+        " run the same 'sheafdb admin adopt' again, it goes on where it was"
+    )
 
 
 def _encode(cluster: Cluster) -> bytes:

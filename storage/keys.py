@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from core.catalog import ChannelCheckpoint, ChannelOwner, Cluster, Collection, Garbage, Placement, Replica
+from core.catalog import Adoption, ChannelCheckpoint, ChannelOwner, Cluster, Collection, Garbage, Placement, Replica
 from core.ids import Channel, CollectionId, NodeId, ShardId
 from core.manifest import Manifest
 from core.messages import from_message, to_message
@@ -14,6 +14,8 @@ T = TypeVar("T")
 CLUSTER = "cluster"
 CLUSTER_CREATING = "cluster_creating"
 """The identity a store is being created with (``storage.identity``)."""
+ADOPTING = "adopting"
+"""In a store that is being filled from another one; the key's revision is the epoch of who fills it."""
 NEXT_ID = "next_id"
 """Decimal text: the first id not leased yet (``coordinator.ids``)."""
 LEADER = "leader"
@@ -28,6 +30,9 @@ CHECKPOINTS = "checkpoints/"
 GARBAGE = "garbage/"
 NODES = "nodes/"
 DRAINS = "drains/"
+CHANNEL_PINS = "pins/channel/"
+SHARD_PINS = "pins/shard/"
+PRESSURES = "pressures/"
 
 
 def collection(id: CollectionId) -> str:
@@ -75,6 +80,21 @@ def drain(role: str, id: NodeId) -> str:
     return f"{DRAINS}{role}/{id}"
 
 
+def channel_pin(channel: Channel) -> str:
+    """Holds the id of the data node that an operator wants to own the channel while it is usable."""
+    return f"{CHANNEL_PINS}{channel}"
+
+
+def shard_pin(shard: ShardId) -> str:
+    """Holds the id of the query node that an operator wants to lead the shard while it is usable."""
+    return f"{SHARD_PINS}{shard.collection}/{shard.number}"
+
+
+def pressure(role: str, id: NodeId) -> str:
+    """What a node that fills up says (``core.pressure``), bound to a lease; not there while all is well."""
+    return f"{PRESSURES}{role}/{id}"
+
+
 MESSAGES = {
     Collection: catalog_pb2.Collection,
     Placement: catalog_pb2.Placement,
@@ -82,6 +102,7 @@ MESSAGES = {
     ChannelCheckpoint: catalog_pb2.ChannelCheckpoint,
     Garbage: catalog_pb2.Garbage,
     Cluster: catalog_pb2.Cluster,
+    Adoption: catalog_pb2.Adoption,
     Manifest: manifest_pb2.Manifest,
 }
 """The stored form of each value type; ``encode``/``decode`` below use it."""

@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from core.catalog import Cluster
-from storage.log.port import Log
+from storage.identity import Claim
+from storage.log.port import FillableLog, Log
 from storage.meta.port import MetaStore
 from storage.objects.port import ObjectStore
 
@@ -17,4 +18,14 @@ class Store:
     log: Log
     objects: ObjectStore
     cluster: Cluster
+    close: Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class NewStore:
+    """The open backends of a store that is being filled. Nobody can use it before ``claim.complete``."""
+
+    log: FillableLog
+    objects: ObjectStore
+    claim: Claim
     close: Callable[[], Awaitable[None]]

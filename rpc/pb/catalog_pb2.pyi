@@ -155,10 +155,12 @@ class PlacementV1(_message.Message):
     def __init__(self, collection: _Optional[int] = ..., leaders: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ChannelOwner(_message.Message):
-    __slots__ = ("node",)
+    __slots__ = ("node", "process")
     NODE_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_FIELD_NUMBER: _ClassVar[int]
     node: str
-    def __init__(self, node: _Optional[str] = ...) -> None: ...
+    process: str
+    def __init__(self, node: _Optional[str] = ..., process: _Optional[str] = ...) -> None: ...
 
 class ChannelCheckpoint(_message.Message):
     __slots__ = ("position",)
@@ -181,3 +183,13 @@ class Cluster(_message.Message):
     id: str
     format: int
     def __init__(self, id: _Optional[str] = ..., format: _Optional[int] = ...) -> None: ...
+
+class Adoption(_message.Message):
+    __slots__ = ("cluster", "source", "revision")
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    cluster: Cluster
+    source: str
+    revision: int
+    def __init__(self, cluster: _Optional[_Union[Cluster, _Mapping]] = ..., source: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...

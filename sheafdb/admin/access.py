@@ -10,9 +10,12 @@ from core.catalog import Cluster
 from core.errors import StartRefused
 from core.settings import CacheSettings, Settings
 from storage import keys
-from storage.identity import FORMAT
+from storage.identity import FORMAT, unfinished
 from storage.meta.port import MetaStore
 from storage.store import Store
+
+CACHE_BYTES = 256 * 1024 * 1024
+"""Of local copies of a cluster's objects while a command runs."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ async def whole(target: Target) -> AsyncIterator[Store]:
         pass  # opening would create a cluster where there is none
     with tempfile.TemporaryDirectory(prefix="sheafdb-admin-") as cache:
         # No node's cache is filled or emptied by a look.
-        store = await open_store(replace(target.settings, cache=CacheSettings(dir=cache)))
+        store = await open_store(replace(target.settings, cache=CacheSettings(cache, CACHE_BYTES)))
         try:
             yield store
         finally:
@@ -78,6 +81,8 @@ async def _folder(folder: Path, settings: Settings) -> AsyncIterator[Store]:
 
 async def _cluster(meta: MetaStore, where: str) -> Cluster:
     item = await meta.get(keys.CLUSTER)
+    if item is None and (adopting := await meta.get(keys.ADOPTING)):
+        raise StartRefused(f"{where} {unfinished(adopting.value)}")
     if item is None:
         raise StartRefused(f"{where}: no cluster is there; check etcd.endpoints and etcd.prefix")
     cluster = keys.decode(Cluster, item.value)

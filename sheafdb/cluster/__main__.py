@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=19530, help="of the first proxy, the others follow; 0 = free ones")
     for role in ROLES:
         parser.add_argument(FLAGS[role], type=int, default=getattr(Size(), role), metavar="N", dest=role)
+    parser.add_argument("--no-roles", action="store_true", help="only the servers, for `sheafdb admin adopt`")
     parser.add_argument("--no-restart", action="store_true", help="leave a process that dies dead")
     parser.add_argument(
         "--servers",
@@ -103,7 +104,7 @@ async def _serve_roles(arguments: argparse.Namespace, endpoints: Endpoints | Non
     _say(f"starting; logs and data are in {arguments.folder}")
     cluster = await Cluster.start(
         arguments.folder,
-        size=Size(**{role: getattr(arguments, role) for role in ROLES}),
+        size=Size(**{role: 0 if arguments.no_roles else getattr(arguments, role) for role in ROLES}),
         port=arguments.port,
         endpoints=endpoints,
         settings=arguments.settings,
@@ -136,8 +137,8 @@ def _show(cluster: Cluster) -> None:
         said = READY.search(process.ready_line)
         address, metrics = said.groups() if said else (process.address, "")
         print(f"  {process.name:14} {address:24} pid {process.pid:<8} {metrics}")
-    addresses = " ".join(f"http://{address}" for address in cluster.proxies)
-    print(f"SheafDB {__version__} cluster is ready: {addresses} (settings: {cluster.config})", flush=True)
+    what = " ".join(f"http://{address}" for address in cluster.proxies) if cluster.roles else "servers only"
+    print(f"SheafDB {__version__} cluster is ready: {what} (settings: {cluster.config})", flush=True)
 
 
 def _say(line: str) -> None:

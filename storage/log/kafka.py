@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Sequence
 from aiokafka.protocol.admin import DeleteRecordsRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-from core.errors import InvalidArgument, StartRefused, TooLarge, Unavailable
+from core.errors import InvalidArgument, Refused, StartRefused, TooLarge, Unavailable
 from core.ids import Channel, Position
 from core.settings import KafkaSettings, LogSettings
 from storage.log import kafka_topic
@@ -25,6 +25,9 @@ from storage.log.kafka_lane import OVERHEAD_BYTES, Entry
 from storage.log.kafka_properties import Properties
 from storage.log.kafka_read import Reader
 from storage.log.port import LogRecord
+
+FILL_RECORDS = 50_000
+"""Of one append of empty records."""
 
 
 class KafkaLog:
@@ -123,6 +126,21 @@ class KafkaLog:
         """Acknowledged by Kafka when it returns. Raises ``Unavailable``."""
         self._check_open()
         await self._properties.set(name, value)
+
+    async def begin_at(self, channel: Channel, position: Position) -> None:
+        """As ``FillableLog``. Kafka numbers records from 0: empty ones are appended up to ``position``, and
+        forgotten (a broker that is killed soon after may remember them). Raises ``Refused`` when another
+        process appends too."""
+        [end] = await self.end([channel])
+        while end < position:
+            count = min(FILL_RECORDS, position - end)
+            positions = await self._appender.append([(channel, Entry(b""))] * count)
+            if positions[-1] != end + count - 1:
+                raise Refused(
+                    f"channel {channel} of kafka topic {self._topic} grows while it is filled, by another process"
+                )
+            end = Position(end + count)
+        await self.trim(channel, position)
 
     # ---------------------------------------------------------------------------------------
     def _check_channel(self, channel: Channel) -> None:

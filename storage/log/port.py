@@ -70,3 +70,12 @@ class Log(Protocol):
     async def close(self) -> None:
         """Ends running appends and readers and frees what is held. Idempotent."""
         ...
+
+
+class FillableLog(Log, Protocol):
+    """A log that nobody uses yet, while it is filled from another one."""
+
+    async def begin_at(self, channel: Channel, position: Position) -> None:
+        """Forgets the records with a smaller position, and lets the next one get no smaller one. Idempotent;
+        cut off, it is completed by the next call. Only one process at a time may append."""
+        ...

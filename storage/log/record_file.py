@@ -220,13 +220,15 @@ class RecordFile:
         return batch
 
     # --- trimming --------------------------------------------------------------------------
-    def trim(self, channel: Channel, before: Position) -> None:
-        """Moves the start of a channel, never back; ``delete_trimmed`` removes the records."""
-        starts = list(self.starts)
-        starts[channel] = max(starts[channel], min(before, self.ends[channel]))
+    def begin_at(self, channel: Channel, position: Position) -> None:
+        """Moves the start of a channel, and its end where that is before, never back. ``delete_trimmed``
+        removes the records."""
+        starts, ends = list(self.starts), list(self.ends)
+        starts[channel], ends[channel] = max(starts[channel], position), max(ends[channel], position)
         with typed_errors(self.path):
-            self._put([self._head(starts, self.ends)])
-        self.starts = starts
+            self._put([self._head(starts, ends)])
+        self.starts, self.ends = starts, ends
+        self._mark.set(sum(ends))
         self._leftovers.add(channel)
 
     def delete_trimmed(self) -> bool:

@@ -118,7 +118,7 @@ class SqliteLog:
         self._check_channel(channel)
         before = min(before, self._ends[channel])
         if before > self._starts[channel]:
-            await self._run(partial(self._trim, channel, before))
+            await self._run(partial(self._begin_at, channel, before))
 
     async def close(self) -> None:
         # A task, so that every caller waits for the end, also when the first one is cancelled.
@@ -145,6 +145,11 @@ class SqliteLog:
     async def set_property(self, name: str, value: bytes) -> None:
         """Durable when it returns."""
         await self._run(partial(self._file.set_property, name, value))
+
+    async def begin_at(self, channel: Channel, position: Position) -> None:
+        """As ``FillableLog``."""
+        self._check_channel(channel)
+        await self._run(partial(self._begin_at, channel, position))
 
     # --- event loop ------------------------------------------------------------------------
     def _check_channel(self, channel: Channel) -> None:
@@ -265,13 +270,14 @@ class SqliteLog:
         else:
             self._post(self._finish, job.done, None)
 
-    def _trim(self, channel: Channel, before: Position) -> None:
-        self._file.trim(channel, before)
+    def _begin_at(self, channel: Channel, position: Position) -> None:
+        self._file.begin_at(channel, position)
         # Queued before anything is deleted, so a reader that misses a record knows why.
-        self._post(self._trimmed, channel, before)
+        self._post(self._begun_at, channel, position)
 
-    def _trimmed(self, channel: Channel, before: Position) -> None:
-        self._starts[channel] = max(self._starts[channel], before)
+    def _begun_at(self, channel: Channel, position: Position) -> None:
+        self._starts[channel] = max(self._starts[channel], position)
+        self._ends[channel] = max(self._ends[channel], position)
 
     @staticmethod
     def _finish(done: asyncio.Future[None], error: Exception | None) -> None:

@@ -18,6 +18,7 @@ import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
 from core.catalog import (
+    Adoption,
     ChannelCheckpoint,
     ChannelOwner,
     Cluster,
@@ -91,6 +92,7 @@ VALUES: dict[str, Any] = {
     "checkpoint": ChannelCheckpoint(41),
     "garbage": Garbage(("x", "y"), 1_700_000_000_000),
     "cluster": Cluster("c-1", 1),
+    "adoption": Adoption(Cluster("c-2", 1), "c-1", 41),
     "manifest": Manifest(
         CollectionId(7),
         1,

@@ -6,9 +6,10 @@ import random
 import pytest
 
 from core.catalog import Cluster
-from core.errors import StartRefused
+from core.errors import Fenced, StartRefused
+from core.ids import Revision
 from storage import keys
-from storage.identity import Place, establish
+from storage.identity import Claim, Origin, Place, claim, establish
 from storage.meta.port import Put
 from tests.fakes import FakeMeta
 
@@ -44,6 +45,10 @@ class World:
     async def start(self) -> Cluster:
         return await establish(self.meta, "meta", (self.place("log"), self.place("objects")), "do something")
 
+    async def claim(self) -> Claim:
+        places = (self.place("log"), self.place("objects"))
+        return await claim(self.meta, "meta", places, "do something", Origin("other", Revision(1)))
+
 
 class SlowMeta(FakeMeta):
     def __init__(self, world: World) -> None:
@@ -78,6 +83,37 @@ async def test_whoever_starts_or_dies_all_agree(seed: int):
     assert all(cluster.id in value.decode() for value in world.values.values())
     assert set(world.values) == {"log", "objects"}
     assert set(world.meta.items) == {keys.CLUSTER}
+
+
+@pytest.mark.parametrize("seed", range(100))
+async def test_a_store_is_either_new_or_filled_by_the_last_who_claimed_it(seed: int):
+    world = World(seed)
+    starts = [asyncio.create_task(world.start()) for _ in range(world.rng.randrange(3))]
+    claims = [asyncio.create_task(world.claim()) for _ in range(world.rng.randrange(1, 4))]
+    for task in (*starts, *claims):
+        if world.rng.random() < 0.3:
+            for _ in range(world.rng.randrange(30)):
+                await asyncio.sleep(0)
+            task.cancel()
+    told = await asyncio.gather(*starts, *claims, return_exceptions=True)
+    assert all(isinstance(t, Cluster | Claim | StartRefused | asyncio.CancelledError) for t in told), told
+    if keys.ADOPTING not in world.meta.items:
+        assert not any(isinstance(t, Claim) for t in told), "a start was first"
+        await world.start()
+        with pytest.raises(StartRefused, match=r"belongs to cluster .* already"):
+            await world.claim()
+        return
+    assert not any(isinstance(t, Cluster) for t in told)
+    with pytest.raises(StartRefused, match="not finished"):
+        await world.start()
+    last = await world.claim()
+    assert {t.cluster for t in told if isinstance(t, Claim)} <= {last.cluster}
+    for earlier in told:
+        if isinstance(earlier, Claim):
+            with pytest.raises(Fenced):
+                await earlier.complete()
+    await last.complete()
+    assert await world.start() == last.cluster
 
 
 @pytest.mark.parametrize("lost", ["log", "objects", "meta"])
