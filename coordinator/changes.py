@@ -5,8 +5,8 @@ otherwise. So each function may believe what it is given. Wordings are Milvus's:
 suites match on them.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from coordinator.placement import RoleNodes, place
 from core.catalog import DEFAULT_DATABASE, DEFAULT_PARTITION, Collection, Index, Partition, Shard
@@ -18,7 +18,7 @@ from core.errors import (
     PartitionNotFound,
     Refused,
 )
-from core.ids import Channel, CollectionId, FieldId, IndexId, PartitionId, Position, Revision
+from core.ids import Channel, CollectionId, FieldId, IndexId, NodeId, PartitionId, Position, Revision, ShardId
 from core.limits import FIELDS_MAX, PARTITIONS_MAX, SHARDS_MAX, VECTOR_FIELDS_MAX
 from core.manifest import Manifest
 from core.schema import FIRST_FIELD_ID, Schema
@@ -55,13 +55,15 @@ class Context:
     """What a decision may use beside the present state.
 
     ids: fresh, ``ids_needed`` of them. ends: of each channel of the log, for ``CreateCollection``.
-    query_nodes: to place the collection on should it be loaded.
+    query_nodes, pinned, large: to place the collection by, should it be loaded.
     """
 
     ids: Sequence[int]
     timestamp: int
     ends: Sequence[Position] = ()
     query_nodes: RoleNodes = RoleNodes()
+    pinned: Mapping[ShardId, NodeId] = field(default_factory=dict)
+    large: bool = False
 
 
 @dataclass(frozen=True)
@@ -257,8 +259,9 @@ def _partition_ids(names: Sequence[str], collection: Collection) -> frozenset[Pa
 
 
 def _placement_writes(old: Collection, new: Collection, context: Context) -> tuple[Put | Delete, ...]:
-    if new.loaded and not old.loaded and (placement := place(context.query_nodes, new)) is not None:
-        return (Put(keys.placement(new.id), keys.encode(placement)),)
+    if new.loaded and not old.loaded:
+        placement = place(context.query_nodes, new, pinned=context.pinned, large=context.large)
+        return (Put(keys.placement(new.id), keys.encode(placement)),) if placement else ()
     if old.loaded and not new.loaded:
         return (Delete(keys.placement(new.id)),)
     return ()

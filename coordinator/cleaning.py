@@ -1,6 +1,8 @@
 """What DDL leaves behind: manifests of dropped collections, segments of dropped partitions, indexes
 of dropped declarations. Their objects become garbage in the same commits."""
 
+import asyncio
+
 import structlog
 
 from coordinator.cluster import ClusterPicture
@@ -17,6 +19,8 @@ from storage.manifests import commit_manifest, drop_manifest
 from storage.meta.port import Condition, Delete, MetaStore
 
 IDLE_S = 60.0
+SLICE = 32
+"""Collections looked at in one go: some milliseconds."""
 
 log = structlog.get_logger()
 
@@ -44,20 +48,31 @@ class Cleaner:
         self._loop.wake()
 
     async def _round(self) -> None:
-        changed, self._changed = self._changed, set()
+        failed: set[CollectionId] = set()
         failures: list[Exception] = []
-        for id in changed:
-            collection = self._picture.catalog.collections.values.get(keys.collection(id))
-            if collection is None:
-                continue
-            try:
-                await (self._reap(collection) if collection.dropped else self._prune(collection))
-            except Exception as e:
-                # The other collections must not wait for this one.
-                self._changed.add(id)
-                failures.append(e)
+        looked = 0
+        try:
+            while self._changed:
+                looked += 1
+                if looked % SLICE == 0:
+                    await asyncio.sleep(0)
+                id = self._changed.pop()
+                failed.add(id)  # until it is done, also when this is cancelled
+                try:
+                    await self._clean(id)
+                    failed.discard(id)
+                except Exception as e:
+                    # The other collections must not wait for this one.
+                    failures.append(e)
+        finally:
+            self._changed |= failed
         if failures:
             raise failures[0]
+
+    async def _clean(self, id: CollectionId) -> None:
+        collection = self._picture.catalog.collections.values.get(keys.collection(id))
+        if collection is not None:
+            await (self._reap(collection) if collection.dropped else self._prune(collection))
 
     async def _prune(self, collection: Collection) -> None:
         for manifest in self._picture.manifests_of(collection):

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
-from core.errors import SheafError
+from core.errors import CollectionNotFound, SheafError
 from core.ids import ShardId
 from rpc.roles import CompactionState
 
@@ -46,6 +46,8 @@ class Compactions:
             try:
                 await self._compact(shard)
                 completed += 1
+            except CollectionNotFound:
+                completed += 1  # dropped meanwhile: nothing is left to do
             except (SheafError, OSError) as e:
                 failed += 1
                 log.warning("compaction failed", shard=str(shard), error=str(e))

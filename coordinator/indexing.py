@@ -21,6 +21,8 @@ from storage.meta.port import MetaStore
 from storage.objects.port import ObjectStore
 
 IDLE_S = 60.0
+SLICE = 32
+"""Collections looked at in one go: some milliseconds."""
 Key = tuple[SegmentId, IndexId]
 
 log = structlog.get_logger()
@@ -64,7 +66,7 @@ class IndexScheduler:
         self._loop.wake()
 
     async def _round(self) -> None:
-        self._look()
+        await self._look()
         nodes = self._nodes.index_nodes()
         now = time.monotonic()
         waiting = [
@@ -92,15 +94,17 @@ class IndexScheduler:
         self._running.clear()
         self._busy.clear()
 
-    def _look(self) -> None:
-        changed, self._changed = self._changed, set()
-        for id in changed:
-            collection = self._picture.catalog.get(id)
-            manifests = self._picture.manifests_of(collection) if collection else []
-            builds = missing(collection, manifests, self._rows_min) if collection else []
-            self._missing.pop(id, None)
-            if builds:
-                self._missing[id] = builds
+    async def _look(self) -> None:
+        """Brings what is missing up to date, a few collections at a time."""
+        while self._changed:
+            for id in [self._changed.pop() for _ in range(min(SLICE, len(self._changed)))]:
+                collection = self._picture.catalog.get(id)
+                manifests = self._picture.manifests_of(collection) if collection and collection.indexes else []
+                builds = missing(collection, manifests, self._rows_min) if collection else []
+                self._missing.pop(id, None)
+                if builds:
+                    self._missing[id] = builds
+            await asyncio.sleep(0)
         wanted = {b.key for builds in self._missing.values() for b in builds}
         self._retry_at = {k: at for k, at in self._retry_at.items() if k in wanted}
 

@@ -6,8 +6,6 @@ and ``index_plan``; here decisions are committed, conditional on leading and on 
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from itertools import islice
 
 import structlog
 
@@ -20,16 +18,14 @@ from coordinator.ids import Ids
 from coordinator.index_plan import indexed, without_index
 from coordinator.indexing import IndexScheduler
 from coordinator.leadership import Leadership
-from coordinator.placement import waits_for
-from coordinator.state import Move, reconcile
-from core.background import Background
-from core.catalog import Collection, Placement
+from coordinator.placing import Placer
+from core.catalog import Collection
 from core.clock import HybridClock
 from core.errors import Conflict, Fenced, LoadFailed, Timeout, Unavailable
 from core.failpoints import failpoint
 from core.ids import CollectionId, NodeId, PartitionId, Position, Revision, SegmentId, ShardId
 from core.manifest import Manifest
-from core.settings import CoordinatorSettings, IndexNodeSettings
+from core.settings import CoordinatorSettings, IndexNodeSettings, QueryNodeSettings
 from rpc.reads import ShardPhase, ShardStatus
 from rpc.roles import CatalogChange, CollectionStats, CompactionState, CreateCollection, IndexProgress, Load, Nodes
 from storage import keys
@@ -43,12 +39,7 @@ FLUSH_DEADLINE_S = 120.0
 OWNER_RETRY_S = 0.2
 STATUS_DEADLINE_S = 2.0
 """Longest wait for a query node to say how far its shards are."""
-MOVES_MAX = 32
-"""Moves of one commit."""
-TAKE_OVER_POLL_S = 0.1
-"""Pause between looks at shards that are about to change their leader."""
-RECONCILE_S = 30.0
-"""Everything that matters wakes the loop; the pause is for what a crash of a node left."""
+SPREAD_BYTES = QueryNodeSettings().spread_bytes
 
 log = structlog.get_logger()
 
@@ -66,10 +57,12 @@ class CoordinatorService:
         objects: ObjectStore,
         nodes: Nodes,
         clock: HybridClock,
+        spread_bytes: int = SPREAD_BYTES,
     ) -> None:
+        """spread_bytes: ``query_node.spread_bytes``."""
         self._settings, self._rows_min = settings, index_settings.rows_min
         self._meta, self._log, self._nodes, self._clock = meta, log, nodes, clock
-        self._picture = ClusterPicture(meta)
+        self._picture = ClusterPicture(meta, spread_bytes)
         self._ids = Ids(meta)
         self._leadership = Leadership(meta, node, settings.lease_ttl_s, self._lead, self._stand_by)
         self._indexing = IndexScheduler(
@@ -77,7 +70,7 @@ class CoordinatorService:
         )
         self._cleaner = Cleaner(settings, meta, self._picture, self._leadership)
         self._garbage = GarbageCollector(settings, meta, objects, self._picture, self._leadership)
-        self._reconciling = Background("placement", self._reconcile, RECONCILE_S)
+        self._placer = Placer(meta, log.channels, self._picture, self._leadership, self._statuses)
         self._compactions = Compactions(self._compact_shard)
 
     async def start(self) -> None:
@@ -85,10 +78,7 @@ class CoordinatorService:
         await self._picture.start()
         self._picture.on_collection(self._indexing.mark)
         self._picture.on_collection(self._cleaner.mark)
-        # Not for every DDL change: those commit the placement themselves.
-        for mirror in (self._picture.nodes, self._picture.drains, self._picture.owners):
-            mirror.listen(lambda _key, _value: self._reconciling.wake(), replay=False)
-        self._picture.catalog.placements.listen(lambda _key, value: self._watch_over(value), replay=False)
+        self._placer.follow()
         await self._leadership.start()
 
     async def resign(self) -> None:
@@ -129,7 +119,7 @@ class CoordinatorService:
         return await self._ids.lease(count)
 
     async def load_progress(self, collection: CollectionId, partitions: Sequence[PartitionId]) -> int:
-        found = self._picture.collection(collection)
+        found = await self._find(collection)
         placement = self._picture.catalog.placement(collection)
         if placement is None or not set(partitions) <= set(found.loaded):
             return 0
@@ -157,7 +147,7 @@ class CoordinatorService:
         return dict(filter(None, await asyncio.gather(*map(ask, nodes))))
 
     async def flush(self, collection: CollectionId, timestamp: int) -> dict[ShardId, list[SegmentId]]:
-        found = self._picture.collection(collection)
+        found = await self._find(collection)
         sealed: dict[ShardId, list[SegmentId]] = {}
         try:
             async with asyncio.timeout(FLUSH_DEADLINE_S):
@@ -176,10 +166,10 @@ class CoordinatorService:
         return sealed
 
     async def flushed(self, collection: CollectionId, timestamp: int) -> bool:
-        return self._flushed(self._picture.collection(collection), timestamp)
+        return self._flushed(await self._find(collection), timestamp)
 
     async def compact(self, collection: CollectionId) -> int:
-        found = self._picture.collection(collection)
+        found = await self._find(collection)
         (id,) = await self._ids.some(1)
         self._compactions.start(id, found.shard_ids)
         return id
@@ -188,7 +178,7 @@ class CoordinatorService:
         return self._compactions.state(id)
 
     async def index_progress(self, collection: CollectionId) -> list[IndexProgress]:
-        found = self._picture.collection(collection)
+        found = await self._find(collection)
         segments = [s for m in self._picture.manifests_of(found) for s in m.segments]
         return [
             IndexProgress(
@@ -201,7 +191,7 @@ class CoordinatorService:
         ]
 
     async def stats(self, collection: CollectionId) -> CollectionStats:
-        found = self._picture.collection(collection)
+        found = await self._find(collection)
         rows = {p.id: 0 for p in found.partitions}
         for manifest in self._picture.manifests_of(found):
             for segment in manifest.segments:
@@ -221,56 +211,20 @@ class CoordinatorService:
 
     # --- leading -----------------------------------------------------------------------------
     async def _lead(self) -> None:
-        self._reconciling.start()
+        self._placer.start()
         self._indexing.start()
         self._cleaner.start()
         self._garbage.start()
 
     async def _stand_by(self) -> None:
-        for part in (self._garbage, self._cleaner, self._indexing, self._reconciling):
+        for part in (self._garbage, self._cleaner, self._indexing, self._placer):
             await part.close()
-
-    async def _reconcile(self) -> None:
-        authority = self._leadership.authority
-        moves = reconcile(self._picture.state(self._log.channels, await self._ready()))
-        while some := list(islice(moves, MOVES_MAX)):
-            try:
-                await self._move(some)
-            except Conflict:
-                # Decided from a picture that lagged; what changed wakes the next round.
-                await authority.check(self._meta)
-                for move in some:
-                    with suppress(Conflict):
-                        await self._move([move])
-
-    async def _move(self, moves: Sequence[Move]) -> None:
-        """All of them in one commit."""
-        conditions = dict.fromkeys(c for move in moves for c in move.conditions)
-        authority = self._leadership.authority
-        await self._meta.commit((authority.condition, *conditions), [move.write for move in moves])
-        for move in moves:
-            log.info("moved", key=move.write.key)
-
-    def _watch_over(self, placement: Placement | None) -> None:
-        if placement and waits_for(placement):
-            self._reconciling.wake()
 
     def _check_replicas(self, before: Collection | None) -> None:
         """Another number of replicas of what is loaded already is brought about in the background."""
         now = self._picture.catalog.get(before.id) if before and before.loaded else None
         if now and before and now.replicas != before.replicas:
-            self._reconciling.wake()
-
-    async def _ready(self) -> set[tuple[NodeId, ShardId]]:
-        """Of the nodes that are to lead a shard, those that could. Looks again soon while there are any."""
-        placements = self._picture.catalog.placements.values.values()
-        awaited = {pair for placement in placements for pair in waits_for(placement)}
-        if not awaited:
-            return set()
-        asyncio.get_running_loop().call_later(TAKE_OVER_POLL_S, self._reconciling.wake)
-        statuses = await self._statuses({node for node, _ in awaited})
-        ready = {(n, s.shard) for n, held in statuses.items() for s in held if s.phase is ShardPhase.READY}
-        return awaited & ready
+            self._placer.mark(now.id)
 
     # --- parts of the above ------------------------------------------------------------------
     async def _present(self, database: str, name: str) -> Present:
@@ -286,11 +240,21 @@ class CoordinatorService:
         living = None if collection.dropped else collection
         return Present(name_item.revision, living, item.revision)
 
+    async def _find(self, id: CollectionId) -> Collection:
+        """With all that any leader acknowledged: the picture of one that has just begun to lead may lag behind that.
+        Raises ``CollectionNotFound`` also for a dropped one."""
+        if item := await self._meta.get(keys.collection(id)):
+            await self._picture.catalog.wait(item.revision)
+        return self._picture.collection(id)
+
     async def _context(self, change: CatalogChange, present: Present, ids: Sequence[int]) -> Context:
         ends: Sequence[Position] = ()
         if isinstance(change, CreateCollection) and present.collection is None:
             ends = await self._log.end(range(self._log.channels))  # type: ignore[arg-type]  # Channel is int
-        return Context(ids, self._clock.now(), ends, self._picture.role_nodes("querynode"))
+        nodes, found = self._picture.role_nodes("querynode"), present.collection
+        pinned = {s: node for s, (node, _) in self._picture.pins({found.id}).items()} if found else {}
+        large = found is not None and self._picture.large(found)
+        return Context(ids, self._clock.now(), ends, nodes, pinned, large)
 
     def _flushed(self, collection: Collection, timestamp: int) -> bool:
         manifests = self._picture.manifests_of(collection)

@@ -22,7 +22,8 @@ NodeKey = tuple[str, NodeId]
 @dataclass(frozen=True)
 class Picture:
     """nodes: None where the registration cannot be read. leader: "" = no coordinator leads.
-    garbage: names of objects noted for deletion. unreadable: key and why, of damaged values."""
+    garbage: names of objects noted for deletion. shard_pins, channel_pins: what an operator moved, and
+    where. unreadable: key and why, of damaged values."""
 
     collections: Mapping[CollectionId, Collection] = field(default_factory=dict)
     manifests: Mapping[ShardId, Manifest] = field(default_factory=dict)
@@ -32,6 +33,8 @@ class Picture:
     garbage: frozenset[str] = frozenset()
     nodes: Mapping[NodeKey, Registration | None] = field(default_factory=dict)
     drains: frozenset[NodeKey] = frozenset()
+    shard_pins: Mapping[ShardId, NodeId] = field(default_factory=dict)
+    channel_pins: Mapping[Channel, NodeId] = field(default_factory=dict)
     leader: str = ""
     unreadable: Mapping[str, str] = field(default_factory=dict)
 
@@ -71,6 +74,8 @@ def picture(items: Iterable[Item]) -> Picture:
         garbage=frozenset(name for note in garbage.values() for name in note.objects),
         nodes={n: _registration(text) for n, text in reader.decoded(keys.NODES, str, _node).items()},
         drains=frozenset(reader.decoded(keys.DRAINS, str, _node)),
+        shard_pins={s: NodeId(n) for s, n in reader.decoded(keys.SHARD_PINS, str, _shard).items()},
+        channel_pins={c: NodeId(n) for c, n in reader.decoded(keys.CHANNEL_PINS, str, _channel).items()},
         leader=leader.get("", ""),
         unreadable=reader.unreadable,
     )

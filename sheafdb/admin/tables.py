@@ -118,10 +118,11 @@ def shards(picture: Picture, statuses: Statuses) -> list[Row]:
     for id, manifest in sorted(picture.manifests.items()):
         placement = picture.placements.get(id.collection)
         replicas = placement.replicas if placement else ()
+        pin = picture.shard_pins.get(id, "")
         for number, replica in enumerate(replicas):
-            rows.append(_shard(picture, manifest) | _led(id, str(number), replica, statuses))
+            rows.append(_shard(picture, manifest) | _led(id, str(number), replica, statuses, pin))
         if not replicas:
-            rows.append(_shard(picture, manifest) | _led(id, "", None, statuses))
+            rows.append(_shard(picture, manifest) | _led(id, "", None, statuses, pin))
     return rows
 
 
@@ -139,7 +140,7 @@ def _shard(picture: Picture, manifest: Manifest) -> Row:
     }
 
 
-def _led(shard: ShardId, number: str, replica: Replica | None, statuses: Statuses) -> Row:
+def _led(shard: ShardId, number: str, replica: Replica | None, statuses: Statuses, pin: str) -> Row:
     leader, coming = (
         (replica.leaders[shard.number], replica.coming[shard.number])
         if replica and shard.number < len(replica.leaders)
@@ -152,10 +153,12 @@ def _led(shard: ShardId, number: str, replica: Replica | None, statuses: Statuse
         "replica": number,
         "leader": leader,
         "coming": "" if coming == leader else coming,
+        "pinned": pin,
         "phase": "no answer" if isinstance(said, str) else phase,
         "frontier": status.frontier if status else None,
         "growing_rows": status.growing_rows if status else None,
         "memory": status.bytes if status else None,
+        "workers": {h.node: h.bytes for h in status.holders} if status else {},
         "problem": said if isinstance(said, str) else status.failure if status else "",
     }
 
@@ -188,6 +191,7 @@ def channels(picture: Picture, starts: Sequence[Position], ends: Sequence[Positi
         {
             "channel": number,
             "owner": picture.owners.get(Channel(number), ""),
+            "pinned": picture.channel_pins.get(Channel(number), ""),
             "shards": homes[Channel(number)],
             "start": start,
             "checkpoint": picture.checkpoints.get(Channel(number)),

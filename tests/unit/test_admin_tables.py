@@ -6,9 +6,9 @@ import pytest
 
 from core.catalog import Cluster, Placement, Replica
 from core.errors import InvalidArgument, Refused
-from core.ids import Channel, NodeId, Position, Revision
-from rpc.reads import ShardPhase, ShardStatus
-from sheafdb.admin import drain, output, tables
+from core.ids import Channel, NodeId, Position, Revision, SegmentId
+from rpc.reads import Holder, ShardPhase, ShardStatus
+from sheafdb.admin import drain, move, output, tables
 from sheafdb.admin.picture import Picture, picture
 from sheafdb.registration import FORMAT, Registration
 from storage import keys
@@ -62,11 +62,13 @@ def test_status_counts() -> None:
 
 
 def test_shards_join_manifests_with_what_their_leaders_say() -> None:
-    said = ShardStatus(FIRST.shard_id, ShardPhase.READY, 4, 5, 20, 3, 1000)
+    share = Holder(B, (SegmentId(1),), 700)
+    said = ShardStatus(FIRST.shard_id, ShardPhase.READY, 4, 5, 20, 3, 1000, holders=(share,))
     rows = tables.shards(CLUSTER, {A: {FIRST.shard_id: said}, B: "no route"})
     first, second = rows
     assert (first["shard"], first["leader"], first["coming"], first["phase"]) == ("1/0", "a", "b", "ready")
     assert (first["frontier"], first["growing_rows"], first["memory"]) == (5, 3, 1000)
+    assert (first["workers"], second["workers"]) == ({"b": 700}, {})
     assert (second["phase"], second["problem"]) == ("no answer", "no route")
     assert [row["phase"] for row in tables.shards(PICTURE, {})] == ["released", "released"]
 
@@ -106,3 +108,34 @@ def test_a_node_is_drained_only_where_that_means_something() -> None:
     assert drain.target(CLUSTER, A, undo=True) == ("querynode", A)
     with pytest.raises(InvalidArgument, match="no node b is asked to drain; there are: a"):
         drain.target(CLUSTER, B, undo=True)
+
+
+def test_a_move_names_what_there_is() -> None:
+    free = replace(CLUSTER, drains=frozenset(), shard_pins={FIRST.shard_id: A})
+    shard, channel = move.find(free, "shard", "docs/1"), move.find(free, "channel", "1")
+    assert (shard.id, shard.holders(free), shard.pin(free)) == (SECOND.shard_id, [B], None)
+    assert (channel.id, channel.holders(free)) == (Channel(1), [D])
+    assert move.find(free, "shard", "default.docs/0").pin(free) == A
+    for kind, text, words in (
+        ("shard", "docs/2", "collection docs has no shard 2; there are: 0, 1"),
+        ("shard", "other/0", r"there is no collection other; there are: default\.docs"),
+        ("shard", "docs", r"docs names no shard; a shard is \[DATABASE\.\]COLLECTION/NUMBER"),
+        ("channel", "7", "there is no channel 7; there are: 0, 1"),
+        ("channel", "x", "there is no channel x"),
+    ):
+        with pytest.raises(InvalidArgument, match=words):
+            move.find(free, kind, text)
+    move.check(free, shard, A)
+    move.check(free, channel, D)
+    with pytest.raises(InvalidArgument, match="no querynode z is registered; there are: a, b"):
+        move.check(free, shard, NodeId("z"))
+    with pytest.raises(InvalidArgument, match="datanode d is no querynode; there are: a, b"):
+        move.check(free, shard, D)
+    with pytest.raises(InvalidArgument, match="querynode a is no datanode; there are: d"):
+        move.check(free, channel, A)
+    with pytest.raises(Refused, match="querynode a is asked to drain"):
+        move.check(CLUSTER, shard, A)
+    with pytest.raises(Refused, match="not loaded"):
+        move.check(replace(free, placements={}), shard, A)
+    rows = tables.shards(free, {})
+    assert [row["pinned"] for row in rows] == ["a", ""]

@@ -1,25 +1,28 @@
 """The coordinator over a real embedded store: DDL, ids, index builds, collection of garbage, leading."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from coordinator.garbage import GarbageCollector
 from coordinator.service import CoordinatorService
+from core.catalog import Placement
 from core.clock import HybridClock
 from core.errors import CollectionNotFound, Fenced, LoadFailed, NotReady, Refused
 from core.failpoints import arm
-from core.ids import NodeId, ShardId
+from core.ids import CollectionId, NodeId, Revision, ShardId
 from core.settings import IndexNodeSettings
 from rpc.reads import ShardPhase, ShardStatus
 from rpc.roles import CreateCollection, CreateIndex, DropCollection, DropIndex, Load, Release
 from storage import keys, record
 from storage.catalog import Catalog
 from storage.membership import Membership
-from storage.meta.port import Put
+from storage.meta.port import Delete, Event, MetaStore, Put
+from tests.fakes import led_by
 from tests.simulation.rig import COORDINATOR, QUIET, SCHEMA, FakeIndexNode, FakeNodes, Rig, until
 
 
@@ -261,6 +264,36 @@ async def test_what_keeps_a_shard_from_loading_is_told_to_who_waits_for_it(rig: 
     await member.close()
 
 
+async def test_a_placement_made_for_nodes_that_are_gone_by_now_is_mended(rig: Rig) -> None:
+    c = await rig.create()
+    await rig.change(CreateIndex("", "c", "vector"))
+    member = Membership(rig.store.meta, "querynode", NodeId("q1"), "local", 5.0)
+    await member.start()
+    await rig.change(Load("", "c"))
+
+    async def led() -> set[NodeId]:
+        item = await rig.store.meta.get(keys.placement(c.id))
+        return {n for r in keys.decode(Placement, item.value).replicas for n in r.leaders} if item else set()
+
+    async def by_the_living() -> bool:
+        return await led() == {NodeId("q1")}
+
+    await until(by_the_living, "a placement")
+    # As DDL does whose coordinator has not yet seen that a node went.
+    await rig.store.meta.commit([], [Put(keys.placement(c.id), keys.encode(led_by(c.id, (NodeId("gone"),))))])
+    await until(by_the_living, "the placement to be mended")
+    await rig.store.meta.commit([], [Delete(keys.placement(c.id))])
+    await rig.store.meta.commit([], [Put(keys.collection(c.id), await value(rig, keys.collection(c.id)))])
+    await until(by_the_living, "a placement where there was none")
+    await member.close()
+
+
+async def value(rig: Rig, key: str) -> bytes:
+    item = await rig.store.meta.get(key)
+    assert item is not None
+    return item.value
+
+
 async def test_only_one_coordinator_leads_and_the_other_takes_over(rig: Rig) -> None:
     meta, log, store_objects = rig.store.meta, rig.store.log, rig.store.objects
     settings = replace(COORDINATOR, lease_ttl_s=0.5)
@@ -282,6 +315,47 @@ async def test_only_one_coordinator_leads_and_the_other_takes_over(rig: Rig) -> 
     await until(leads, "the second coordinator to lead")
     with pytest.raises(NotReady):
         await rig.create("d")
+    await second.close()
+
+
+class LateMeta:
+    """A metadata store whose watches tell nothing until ``caught_up`` is set."""
+
+    def __init__(self, inner: MetaStore) -> None:
+        self._inner = inner
+        self.caught_up = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def watch(self, prefix: str, after: Revision) -> AsyncGenerator[Sequence[Event], None]:
+        await self.caught_up.wait()
+        async for batch in self._inner.watch(prefix, after):
+            yield batch
+
+
+async def test_a_new_leader_knows_what_the_old_one_acknowledged(rig: Rig) -> None:
+    meta = LateMeta(rig.store.meta)
+    second = CoordinatorService(
+        COORDINATOR,
+        IndexNodeSettings(),
+        NodeId("second"),
+        cast("MetaStore", meta),
+        rig.store.log,
+        rig.store.objects,
+        FakeNodes(),
+        HybridClock(),
+    )
+    await second.start()
+    c = await rig.create()
+    await rig.change(CreateIndex("", "c", "vector"))
+    asked = asyncio.create_task(second.index_progress(c.id))
+    await asyncio.wait([asked], timeout=0.05)
+    meta.caught_up.set()
+    (progress,) = await asked
+    assert progress.index.type == "AUTOINDEX"
+    with pytest.raises(CollectionNotFound):
+        await second.stats(CollectionId(c.id + 1))
     await second.close()
 
 

@@ -83,3 +83,19 @@ def test_a_node_that_comes_gets_about_its_share_of_the_bytes(count, per_node, se
     gone = spread_bytes(sizes, nodes, after)
     assert sum(sizes[t] for t in sizes if gone[t] != after[t]) <= (1 + SLACK) * share + 1100
     assert max(loads_of(sizes, nodes, gone).values()) <= (1 + SLACK) * sum(sizes.values()) / count + 1100
+
+
+@given(SIZES, NODES, st.data())
+def test_nobody_gets_more_than_there_is_room_for(sizes, nodes, data) -> None:
+    settled = spread_bytes(sizes, nodes, {})
+    present = {t: n for t, n in settled.items() if data.draw(st.booleans())}
+    room = {n: data.draw(st.integers(0, 2000)) for n in sorted(nodes) if data.draw(st.booleans())}
+    after = spread_bytes(sizes, nodes, present, room)
+    assert present.keys() <= after.keys(), "what lies somewhere stays held"
+    added = {n: sum(sizes[t] for t in after if after[t] == n and present.get(t) != n) for n in nodes}
+    assert all(added[n] <= room[n] for n in room)
+    for thing in sizes.keys() - after.keys():
+        assert all(n in room and room[n] - added[n] < sizes[thing] for n in nodes), "left out only when nobody can"
+    # Those that were put there have used the room up.
+    left = {n: free - added[n] for n, free in room.items()}
+    assert spread_bytes(sizes, nodes, after, left) == after, "nothing moves without a reason"

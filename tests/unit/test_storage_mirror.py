@@ -44,3 +44,24 @@ async def test_a_process_that_slept_keeps_its_leases_in_its_own_store(tmp_path: 
     assert await meta.get(keys.node("datanode", NodeId("n"))) == before, "nobody else could have looked"
     await member.close()
     await meta.close()
+
+
+async def test_a_mirror_that_keeps_few_values_decoded_shows_the_same(tmp_path: Path):
+    meta = await SqliteMeta.open(tmp_path / "meta.db")
+    await meta.commit([], [Put(f"m/{n}", str(n).encode()) for n in range(9)])
+    mirror: Mirror[str] = Mirror(meta, "m/", str, 3)
+    await mirror.start()
+    assert dict(mirror.values) == {f"m/{n}": str(n) for n in range(9)}
+    told: list[tuple[str, str | None]] = []
+    mirror.listen(lambda key, value: told.append((key, value)), replay=False)
+    await mirror.wait(await meta.commit([], [Put("m/1", b"b"), Delete("m/2")]))
+    assert told == [("m/1", "b"), ("m/2", None)]
+    assert (mirror.values["m/1"], mirror.values.get("m/2"), "m/2" in mirror.values, len(mirror.values)) == (
+        "b",
+        None,
+        False,
+        8,
+    )
+    assert mirror.values["m/3"] is mirror.values["m/3"], "decoded once while it is looked at often"
+    await mirror.close()
+    await meta.close()
