@@ -129,6 +129,13 @@ class DiskFull(SheafError):
     code, legacy = 9, 48
 
 
+class MemoryFull(SheafError):
+    """What is to be loaded does not fit; the message says how much it takes, how much there is, and which
+    setting limits it."""
+
+    code, legacy = 3, 52
+
+
 class Timeout(SheafError):
     """A bounded wait ended; the message says what it waited for."""
 

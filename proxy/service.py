@@ -1,6 +1,8 @@
 """``Proxy``: what a listener serves."""
 
 from core.clock import HybridClock
+from core.ids import Channel
+from core.pressure import Pressure
 from core.settings import Settings
 from proxy.call import Handlers
 from proxy.collections import Collections
@@ -38,8 +40,10 @@ class Proxy:
         clock: HybridClock,
         *,
         in_process: bool = True,
+        pressure: dict[Channel, Pressure] | None = None,
     ) -> None:
-        """in_process: whether the query nodes run in this process. Only those can be searched in the
+        """pressure: of the channels whose readers fill up, kept current by whoever gives it; None = none ever.
+        in_process: whether the query nodes run in this process. Only those can be searched in the
         thread in which a request arrives; the connections to others belong to the event loop."""
         definitions = Definitions(catalog, coordinator)
         shards, snapshots = Shards(catalog, nodes), Snapshots(log, clock)
@@ -54,7 +58,15 @@ class Proxy:
             Loading(definitions),
             Indexes(definitions),
             Upkeep(definitions, clock),
-            Writes(catalog=catalog, log=log, ids=ids, clock=clock, query=query, threads=self._threads),
+            Writes(
+                catalog=catalog,
+                log=log,
+                ids=ids,
+                clock=clock,
+                query=query,
+                threads=self._threads,
+                pressure={} if pressure is None else pressure,
+            ),
             query,
             search,
         ):

@@ -8,8 +8,11 @@ from core.catalog import DEFAULT_PARTITION, Collection, Consistency, Partition
 from core.clock import HybridClock
 from core.errors import InvalidArgument, NotYet, PartitionNotFound, SchemaMismatch, TooLarge
 from core.failpoints import failpoint
+from core.ids import Channel
 from core.limits import INSERT_BYTES_MAX
+from core.pressure import Pressure
 from engine.filter import Filter
+from proxy.admission import admit
 from proxy.call import Call, Handlers
 from proxy.filters import CHARACTER_BYTES, checked, template_values
 from proxy.ids import AutoIds
@@ -29,14 +32,24 @@ from storage.record import INSERT, UPSERT
 
 class Writes:
     def __init__(
-        self, *, catalog: Catalog, log: Log, ids: AutoIds, clock: HybridClock, query: Query, threads: Threads
+        self,
+        *,
+        catalog: Catalog,
+        log: Log,
+        ids: AutoIds,
+        clock: HybridClock,
+        query: Query,
+        threads: Threads,
+        pressure: dict[Channel, Pressure],
     ) -> None:
+        """pressure: of the channels under pressure, as it is now."""
         self._catalog = catalog
         self._log = log
         self._ids = ids
         self._clock = clock
         self._query = query
         self._threads = threads
+        self._pressure = pressure
 
     def handlers(self) -> Handlers:
         return {"Insert": self.insert, "Upsert": self.upsert, "Delete": self.delete}
@@ -75,6 +88,8 @@ class Writes:
 
     async def _write(self, collection: Collection, request: Any, call: Call, keys: pa.Array | None, kind: int) -> Any:
         partition = _partition(collection, request.partition_name)
+        if self._pressure:
+            await admit(collection, self._pressure, call)
         writer = Writer(collection, self._clock.now(), self._log.record_bytes_max)
         keys, entries = await self._threads.run(len(call.message), _entries, writer, request, keys, kind, partition)
         await self._append(entries)
@@ -101,6 +116,8 @@ class Writes:
         filter = await self._threads.run(weight, checked, "delete", request.expr, collection.schema, params)
         if filter is None:
             raise InvalidArgument("failed to create delete plan: expr cannot be empty: invalid parameter")
+        if self._pressure:
+            await admit(collection, self._pressure, call)
         keys = await self._doomed(collection, request, filter, params, call)
         writer = Writer(collection, self._clock.now(), self._log.record_bytes_max)
         await self._append(writer.deletes(keys))

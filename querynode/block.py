@@ -35,6 +35,8 @@ class Block:
         self.deleted_at = np.full(FIRST_ROWS, NEVER, np.int64)
         self.vectors = {f.name: np.empty((FIRST_ROWS, _width(f)), TYPES[f.type].numpy) for f in schema.vectors}
         self._chunks: dict[str, list[pa.Array]] = {f.name: [] for f in schema.fields if not f.is_vector}
+        # Counted as they come: there may be thousands of chunks, and the sum is wanted often.
+        self._scalar_bytes = 0
         self._exact: dict[tuple[FieldId, Metric], VectorIndex] = {}
         self._merging = threading.Lock()
 
@@ -59,6 +61,7 @@ class Block:
         with self._merging:
             for name, chunks in self._chunks.items():
                 chunks.append(columns[name])
+                self._scalar_bytes += columns[name].nbytes
         self.rows = end
 
     def _reserve(self, rows: int) -> None:
@@ -109,10 +112,8 @@ class Block:
 
     @property
     def bytes(self) -> int:
-        with self._merging:
-            scalars = sum(c.nbytes for chunks in self._chunks.values() for c in chunks)
         vectors = sum(v.nbytes for v in self.vectors.values())
-        return scalars + vectors + self.positions.nbytes + self.deleted_at.nbytes
+        return self._scalar_bytes + vectors + self.positions.nbytes + self.deleted_at.nbytes
 
 
 class BlockView:

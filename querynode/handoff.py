@@ -8,18 +8,21 @@ from typing import Any, NamedTuple, TypeVar
 import structlog
 
 from core.catalog import Index
-from core.errors import ObjectNotFound, SheafError, Unavailable
+from core.errors import MemoryFull, ObjectNotFound, SheafError, Unavailable
 from core.ids import NodeId, PartitionId, Position, SegmentId
 from core.manifest import Manifest, Segment
+from querynode.memory import needed_bytes
 from querynode.opening import KilledKeys, Opener
 from querynode.sealed import SealedSegment
 from querynode.shard import ShardState
-from querynode.spreading import Spreader
+from querynode.spreading import Plan, Spreader
 from querynode.waiting import LogEnd, until
 
 FOREVER = float("inf")
 RETRY_S = (0.2, 5.0)
 """First and longest pause before a hand-off that failed is tried again."""
+ATTEMPTS_PASSING = 3
+"""After so many a failure that may pass by itself is told."""
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -28,12 +31,12 @@ log = structlog.get_logger()
 
 
 class Target(NamedTuple):
-    """What is to be held. spread: the node of each segment that another one is to hold."""
+    """What is to be held, and where."""
 
     manifest: Manifest
     partitions: frozenset[PartitionId]
     indexes: tuple[Index, ...]
-    spread: dict[SegmentId, NodeId]
+    plan: Plan
 
 
 class HandOff:
@@ -78,8 +81,8 @@ class HandOff:
     def _target(self) -> Target:
         assert self._manifest is not None
         shard, partitions = self._shard, self._shard.wanted(self._manifest)
-        spread = self._spreader.plan(shard, self._manifest, partitions, self.nodes)
-        return Target(self._manifest, partitions, shard.collection.indexes, spread)
+        plan = self._spreader.plan(shard, self._manifest, partitions, self.nodes)
+        return Target(self._manifest, partitions, shard.collection.indexes, plan)
 
     async def _run(self) -> None:
         attempts = 0
@@ -102,7 +105,9 @@ class HandOff:
 
     def _fail(self, error: Exception, attempts: int) -> None:
         # A missing object was most likely compacted and collected: the newer manifest is on its way.
-        passing = isinstance(error, Unavailable) or (isinstance(error, ObjectNotFound) and attempts < 3)
+        # A worker's room is known only once it has answered, and others may have taken it meanwhile.
+        soon = isinstance(error, ObjectNotFound | MemoryFull) and attempts < ATTEMPTS_PASSING
+        passing = isinstance(error, Unavailable) or soon
         if passing:
             log.warning("shard can't load its manifest yet", shard=str(self._shard.id), error=str(error))
             return
@@ -116,8 +121,11 @@ class HandOff:
 
     async def _load(self, target: Target) -> None:
         shard, manifest = self._shard, target.manifest
+        away, unplaced = target.plan
+        if unplaced:
+            raise self._spreader.full(shard, manifest, target.partitions, self.nodes, unplaced)
         wanted = [s for s in manifest.segments if s.partition in target.partitions]
-        here = [s for s in wanted if s.id not in target.spread]
+        here = [s for s in wanted if s.id not in away]
         missing = [s for s in here if s.id not in shard.sealed]
         kept = {s.id: shard.sealed[s.id] for s in here if s.id in shard.sealed}
         # Kills of the tail so far are applied in the opening thread, only the last ones in the swap.
@@ -125,7 +133,7 @@ class HandOff:
         tail = shard.kills.since(Position(0))
         opened, remote = await _both(
             self._open(target, here, missing, kept, tail),
-            self._spreader.hold(shard, manifest, [s for s in wanted if s.id in target.spread], target.spread, tail),
+            self._spreader.hold(shard, manifest, [s for s in wanted if s.id in away], away, tail),
         )
         await until(
             lambda: shard.frontier >= manifest.checkpoint,
@@ -145,11 +153,15 @@ class HandOff:
     ) -> list[SealedSegment]:
         """Opens the segments that are missing here, and the indexes that any of them lacks."""
         collection = self._shard.collection
-        kills = await self._opener.tombstones(target.manifest.tombstones, missing)
+        opener = self._opener
+        kills = await opener.tombstones(target.manifest.tombstones, missing)
         kills += [tail] if tail else []
-        opened = await asyncio.gather(*(self._opener.segment(s, collection.schema, kills) for s in missing))
-        held = {s.id: s for s in opened} | dict(kept)
-        self._bad_indexes |= await self._opener.indexes(self._shard.id, collection, held, here, self._bad_indexes)
+        bytes = sum(needed_bytes(s, collection) for s in missing)
+        replaced = self._spreader.replaced_here(self._shard, target.manifest)
+        with opener.memory.opening(bytes, f"shard {self._shard.id} of collection {collection.name}", replaced):
+            opened = await asyncio.gather(*(opener.segment(s, collection.schema, kills) for s in missing))
+            held = {s.id: s for s in opened} | dict(kept)
+            self._bad_indexes |= await opener.indexes(self._shard.id, collection, held, here, self._bad_indexes)
         return opened
 
     async def _become_ready(self) -> None:

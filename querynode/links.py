@@ -21,7 +21,7 @@ from core.errors import NotHeld, SheafError, Unavailable
 from core.ids import NodeId, PartitionId, SegmentId, ShardId
 from core.manifest import Segment
 from core.schema import Schema
-from rpc.workers import FindWorker, Forward, Hold, Kills, Release, Session, Worker
+from rpc.workers import FindWorker, Forward, Hold, Kills, Release, Room, Session, Worker
 
 BEAT_S = 0.5
 """Longest silence of a stream."""
@@ -50,6 +50,8 @@ class WorkerLink:
         self.session = Session(leader, uuid.uuid4().hex)
         self.failure: SheafError | None = None
         """Why the worker is lost."""
+        self.room: Room | None = None
+        """What it last said it can still hold; None before it did: an older version says nothing."""
         self._opened = asyncio.Event()
         self._ended = ended
         self._sent = 0
@@ -170,7 +172,9 @@ class WorkerLink:
             async with asyncio.timeout(ANSWER_S):
                 while True:
                     try:
-                        return await self.worker.forward(message)
+                        room = await self.worker.forward(message)
+                        self.room = room if room.limit else None
+                        return
                     except Unavailable as e:
                         if isinstance(e, NotHeld) or time.monotonic() > given_up_s:
                             raise
@@ -193,13 +197,13 @@ class RemoteSegment:
     """A sealed segment that a worker holds. Views and running reads may need it longer than the shard:
     the last one lets it go.
 
-    indexes: names of the index objects the worker was told of.
+    bytes: memory it takes there. indexes: names of the index objects the worker was told of.
     """
 
-    def __init__(self, segment: Segment, link: WorkerLink, shard: ShardId, schema: Schema) -> None:
+    def __init__(self, segment: Segment, bytes: int, link: WorkerLink, shard: ShardId, schema: Schema) -> None:
         self.id: SegmentId = segment.id
         self.partition: PartitionId = segment.partition
-        self.rows, self.bytes = segment.rows, segment.object.bytes
+        self.rows, self.bytes = segment.rows, bytes
         self.link = link
         self.indexes: tuple[str, ...] = ()
         keys = next((s for s in segment.stats if s.field_id == schema.primary.id and s.min and s.max), None)
@@ -229,6 +233,11 @@ class Links:
     def usable(self, nodes: Iterable[NodeId]) -> list[NodeId]:
         """Those that are not known to be lost."""
         return [n for n in nodes if n not in self._left_alone] if self._find else []
+
+    def room(self, node: NodeId) -> Room | None:
+        """What a worker can still hold, as far as known."""
+        link = self._links.get(node)
+        return link.room if link else None
 
     def get(self, node: NodeId) -> WorkerLink:
         """Raises ``Unavailable``."""

@@ -18,6 +18,7 @@ from engine.vector.build import open_index
 from engine.vector.index import VectorIndex
 from querynode import keys as pk
 from querynode.cache import ByteCache
+from querynode.memory import HeldMemory, needed_bytes
 from querynode.sealed import SealedSegment
 from storage.objects.port import ObjectStore
 from storage.segment_file import SegmentFile, read_tombstones
@@ -32,11 +33,12 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Opener:
-    """What all shards of a node share: the objects, threads to open them in, the column cache."""
+    """What all shards of a node share: the objects, threads to open them in, the column cache, memory."""
 
     objects: ObjectStore
     threads: Executor
     columns: ByteCache[pa.Array]
+    memory: HeldMemory
     report_bad_index: ReportBadIndex | None = None
 
     async def segment(self, segment: Segment, schema: Schema, kills: Sequence[KilledKeys]) -> SealedSegment:
@@ -71,7 +73,7 @@ class Opener:
         bad: Collection[str],
     ) -> set[str]:
         """Opens the declared indexes that the segments lack, but for the bad ones; names of those that
-        can't be opened: their rows are searched exactly."""
+        can't be opened: their rows are searched exactly. From now on all take their memory."""
         waiting: list[tuple[SealedSegment, FieldId, IndexFile]] = [
             (held[s.id], f.field_id, f)
             for s in wanted
@@ -82,6 +84,8 @@ class Opener:
         for (segment, field, file), index in zip(waiting, found, strict=True):
             if index is not None:
                 segment.set_index(field, file.object.name, index)
+        for s in wanted:
+            self.memory.hold(held[s.id], needed_bytes(s, collection))
         return {file.object.name for (_, _, file), index in zip(waiting, found, strict=True) if index is None}
 
     async def _index(self, shard: ShardId, segment: SealedSegment, file: IndexFile) -> VectorIndex | None:

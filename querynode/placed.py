@@ -24,6 +24,8 @@ from storage.meta.mirror import Mirror
 from storage.meta.port import MetaStore
 
 RETRY_S = 0.5
+MANIFESTS_DECODED = 256
+"""Manifests are looked at when they change; those of other nodes' shards never."""
 
 log = structlog.get_logger()
 
@@ -52,10 +54,10 @@ class PlacedShards:
         self._node, self._meta, self._log, self._opener = node, meta, log, opener
         self._session_ttl_s = settings.session_ttl_s
         self._links = Links(node, find_worker, self._spread_anew)
-        self._spreader = Spreader(node, self._links, settings.spread_bytes)
+        self._spreader = Spreader(node, self._links, settings.spread_bytes, opener.memory)
         self._catalog = Catalog(meta)
         self._checkpoints: Mirror[ChannelCheckpoint] = Mirror(meta, keys.CHECKPOINTS, ChannelCheckpoint)
-        self._manifests: Mirror[Manifest] = Mirror(meta, keys.MANIFESTS, Manifest)
+        self._manifests: Mirror[Manifest] = Mirror(meta, keys.MANIFESTS, Manifest, MANIFESTS_DECODED)
         self._tails = ChannelTails(log, self._start_again)
         self._ends: dict[Channel, LogEnd] = {}
         self._served: dict[ShardId, Served] = {}
@@ -87,6 +89,20 @@ class PlacedShards:
 
     def all(self) -> list[Served]:
         return list(self._served.values())
+
+    def awaited(self) -> str:
+        """What is still to be placed on this node or handed over to it; "" = nothing."""
+        for collection in self._catalog.all():
+            if not collection.loaded:
+                continue
+            placement = self._catalog.placement(collection.id)
+            replicas = [r for r in placement.replicas if self._node in r.nodes] if placement else []
+            if not replicas:
+                return f"collection {collection.name} waits for the coordinator to place it here"
+            for number, leads in enumerate(zip(replicas[0].leaders, replicas[0].coming, strict=True)):
+                if leads[1] == self._node != leads[0]:
+                    return f"shard {number} of collection {collection.name} waits to be handed over to this node"
+        return ""
 
     def name(self, collection: CollectionId) -> str:
         """For messages: the collection's name if it is known here, else its id."""

@@ -13,10 +13,11 @@ from core.schema import Field, Schema
 from engine.segment import estimate_cost, prepare_search
 from engine.vector.metric import Metric
 from querynode.gather import gather
-from querynode.search import Merged, search_data
+from querynode.search import Merged, independent, search_data
 from querynode.shard import ShardState
 from querynode.view import Part, View
-from rpc.reads import Rows, SearchReply, SearchRequest
+from rpc.gathering import split
+from rpc.reads import SearchReply, SearchRequest
 
 
 class PreparedSearch:
@@ -55,9 +56,8 @@ class PreparedSearch:
             )
             for p in parts
         ]
-        # A graph answers each query by itself. The matrix products of exact searches round differently with
-        # other queries beside it, and an answer must not depend on those (invariant 7).
-        self._independent = all((index := p.data.index(field)) is not None and not index.exact for p in parts)
+        # An answer must not depend on the queries it was asked with (invariant 7).
+        self._independent = all(independent(p.data, field) for p in parts)
         cost = sum(estimate_cost(p.data, field, 1, request.k, request.params) for p in parts)
         self.queries_max = inline_cost // max(cost, 1)
 
@@ -76,22 +76,9 @@ class PreparedSearch:
     def search(self, requests: Sequence[np.ndarray]) -> list[SearchReply]:
         if len(requests) == 1 or not self._independent:
             return [self._search(queries) for queries in requests]
-        return _split(self._search(np.concatenate(requests)), [len(r) for r in requests])
+        return split(self._search(np.concatenate(requests)), [len(r) for r in requests])
 
     def _search(self, queries: np.ndarray) -> SearchReply:
         merged = Merged([search(queries) for search in self._searches], self._numbers, self._k, self._metric)
         rows = gather(self._parts, merged.part_of, merged.rows, self._schema, self._fields)
         return SearchReply(merged.counts, merged.scores, rows)
-
-
-def _split(whole: SearchReply, sizes: list[int]) -> list[SearchReply]:
-    """The answers to so many queries each."""
-    replies, query, row = [], 0, 0
-    for size in sizes:
-        counts = whole.counts[query : query + size]
-        rows = int(counts.sum())
-        columns = {name: c.slice(row, rows) for name, c in whole.rows.columns.items()}
-        part = Rows(whole.rows.pks.slice(row, rows), columns)
-        replies.append(SearchReply(counts, whole.scores[row : row + rows], part))
-        query, row = query + size, row + rows
-    return replies

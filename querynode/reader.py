@@ -22,10 +22,12 @@ from querynode.query import run_query
 from querynode.search import Merged, nothing, reply, search_cost, search_part
 from querynode.shard import ShardState
 from querynode.view import Part, View
-from rpc.reads import QueryReply, QueryRequest, Read, SearchReply, SearchRequest
+from rpc.reads import QueryReply, QueryRequest, Read, SearchReply, SearchRequest, inline_share
 
 MASK_BYTES = 32 * 1024 * 1024
 """Filters' masks kept between reads."""
+LONG_FILTER = 4096
+"""Characters of a filter from which it is compiled in the pool: thousands of terms take tens of ms."""
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Read)
@@ -48,10 +50,10 @@ class Reader:
 
     async def search(self, shard: ShardState, view: View, request: SearchRequest) -> SearchReply:
         if not request.group_by:
-            return (await self.found(shard.collection.schema, view, _of_loaded(shard, request))).reply
+            return (await self.found(shard.collection.schema, view, of_loaded(shard, request))).reply
         schema = shard.collection.schema
         field, fields = _searched(schema, request), output_fields(schema, request.output)
-        matching = self._matching(schema, view, _of_loaded(shard, request), None if request.filter else field.id)
+        matching = await self._matching(schema, view, of_loaded(shard, request), None if request.filter else field.id)
         if not matching.numbers:
             return nothing(schema, fields, request)
         inline = search_cost(matching, field, request) <= self._inline_cost
@@ -67,11 +69,11 @@ class Reader:
         """The best rows of the segments and growing rows held here, whatever their groups; of partitions
         that are loaded."""
         field, fields = _searched(schema, request), output_fields(schema, request.output)
-        matching = self._matching(schema, view, request, None if request.filter else field.id)
+        matching = await self._matching(schema, view, request, None if request.filter else field.id)
         parts = matching.parts
         if not matching.numbers:
             return FoundRows(nothing(schema, fields, request), parts, None)
-        inline = search_cost(matching, field, request) <= self._inline_cost
+        inline = search_cost(matching, field, request) <= self._inline_cost * inline_share(len(request.sizes))
         merged = await self._best(matching, field, request, request.k, inline)
         if inline and not (fields and needs_reading(merged.used(parts), fields)):
             return FoundRows(reply(merged, parts, schema, fields), parts, merged.part_of)
@@ -96,19 +98,22 @@ class Reader:
         return prepared if prepared.queries_max else None
 
     async def query(self, shard: ShardState, view: View, request: QueryRequest) -> QueryReply:
-        return await self.matching_rows(shard.collection.schema, view, _of_loaded(shard, request))
+        return await self.matching_rows(shard.collection.schema, view, of_loaded(shard, request))
 
     async def matching_rows(self, schema: Schema, view: View, request: QueryRequest) -> QueryReply:
         """The rows of what is held here; of partitions that are loaded."""
-        matching = self._matching(schema, view, request)
+        matching = await self._matching(schema, view, request)
         reading = needs_reading(matching.parts, output_fields(schema, request.output))
         if matching.cost() <= self._inline_cost and not reading:
             return run_query(matching, request)
         return await self._in_pool(lambda: run_query(matching, request), request)
 
-    def _matching(self, schema: Schema, view: View, request: Read, indexed: FieldId | None = None) -> Matching:
+    async def _matching(self, schema: Schema, view: View, request: Read, indexed: FieldId | None = None) -> Matching:
+        if len(request.filter) > LONG_FILTER:
+            filter = await self._in_pool(lambda: compiled(request.filter, request.filter_params, schema), request)
+        else:
+            filter = compiled(request.filter, request.filter_params, schema)
         parts = view.parts(request.partitions, indexed)
-        filter = compiled(request.filter, request.filter_params, schema)
         return Matching.over(view, parts, filter, schema, self._masks)
 
     async def _best(self, matching: Matching, field: Field, request: SearchRequest, k: int, inline: bool) -> Merged:
@@ -134,7 +139,7 @@ def _searched(schema: Schema, request: SearchRequest) -> Field:
     return field
 
 
-def _of_loaded(shard: ShardState, request: R) -> R:
+def of_loaded(shard: ShardState, request: R) -> R:
     """The request, of those of its partitions that are loaded. Raises ``PartitionNotLoaded``."""
     partitions = readable(shard, request.partitions)
     return request if partitions is request.partitions else replace(request, partitions=partitions)

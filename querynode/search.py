@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from core.schema import Field, Schema
-from engine.segment import SegmentData, estimate_cost, search_segment
+from engine.segment import SegmentData, estimate_cost, prepare_search
 from engine.vector.index import VectorIndex
 from engine.vector.metric import Metric
 from querynode.gather import gather, no_rows
@@ -31,9 +31,18 @@ def search_part(matching: Matching, number: int, field: Field, request: SearchRe
     metric = Metric(request.metric)
     data = search_data(matching.parts[number].data, field, metric)
     visible = matching.mask(number)
-    return search_segment(
-        data, field, request.queries, metric, k, request.params, None, visible, request.radius, request.range_filter
-    )
+    search = prepare_search(data, field, metric, k, request.params, visible, request.radius, request.range_filter)
+    if not request.sizes or independent(data, field):
+        return search(request.queries)
+    scores, rows = zip(*map(search, request.batch()), strict=True)
+    return np.concatenate(scores), np.concatenate(rows)
+
+
+def independent(data: SegmentData, field: Field) -> bool:
+    """Whether each query is answered by itself. The matrix products of exact searches round differently with
+    other queries beside it."""
+    index = data.index(field)
+    return index is not None and not index.exact
 
 
 def search_data(data: PartData, field: Field, metric: Metric) -> SegmentData:

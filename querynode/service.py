@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
+from prometheus_client import Gauge
 
 from core.catalog import Consistency
 from core.errors import CollectionNotLoaded
@@ -15,6 +16,7 @@ from querynode.cache import ByteCache
 from querynode.consistency import admit, fresh
 from querynode.freezing import Freezing
 from querynode.links import RemoteSegment
+from querynode.memory import HeldMemory
 from querynode.opening import Opener, ReportBadIndex
 from querynode.placed import PlacedShards
 from querynode.prepared import PreparedSearch
@@ -28,12 +30,17 @@ from rpc.workers import FindWorker
 from storage.log.port import Log
 from storage.meta.port import MetaStore
 from storage.objects.port import ObjectStore
+from storage.pressure import Load, PressureSign
 
 COLUMN_BYTES = 256 * 1024 * 1024
 """Decoded scalar columns of sealed segments kept between reads."""
 EXPIRE_S = 1.0
 FREEZE_S = 0.5
 """Pauses between looks for views held too long, and for growing rows that became many."""
+GROWING_SHARE = 4
+"""Growing rows may take this part of the memory unless told otherwise."""
+
+HELD = Gauge("sheafdb_held_bytes", "Memory of the sealed segments that a query node holds, mapped files included")
 
 
 class QueryNodeService:
@@ -61,22 +68,27 @@ class QueryNodeService:
         self._search_threads = ThreadPoolExecutor(threads, "search")
         # One may be busy with an interim index for a while.
         self._load_threads = ThreadPoolExecutor(max(threads, 2), "load")
+        self._memory = memory = HeldMemory(settings.memory_bytes)
         columns: ByteCache[pa.Array] = ByteCache(COLUMN_BYTES)
-        opener = Opener(objects, self._load_threads, columns, report_bad_index)
+        opener = Opener(objects, self._load_threads, columns, memory, report_bad_index)
         self._placed = PlacedShards(settings, node, meta, log, opener, find_worker)
         self._reader = Reader(self._search_threads, settings.inline_cost)
         self._spread_reader = SpreadReader(self._reader)
         self.worker = SegmentWorker(opener, self._reader)
         self._freezing = Freezing(settings.interim_rows, self._load_threads)
+        self._growing_bytes = settings.growing_bytes or memory.limit // GROWING_SHARE
+        self._sign = PressureSign(meta, "querynode", node, self._growing)
         self._upkeep: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Begins to load what is placed here. Whoever wires the node registers it."""
         await self._placed.start()
+        self._sign.start()
         self._upkeep = [asyncio.create_task(self._expire()), asyncio.create_task(self._freeze())]
 
     async def close(self) -> None:
         """Drops everything; waiting reads end with an error."""
+        await self._sign.close()
         for task in self._upkeep:
             task.cancel()
         await asyncio.gather(*self._upkeep, return_exceptions=True)
@@ -106,6 +118,14 @@ class QueryNodeService:
             return await self._spread_reader.query(shard, view, request)
         return await self._reader.query(shard, view, request)
 
+    def awaited(self) -> str:
+        """What keeps this node from its whole share of the reads; "" = nothing. What failed to load does not."""
+        for served in self._placed.all():
+            status = _status(served.shard)
+            if status.phase is not ShardPhase.READY and not status.failure:
+                return f"shard {status.shard} is being loaded"
+        return self._placed.awaited()
+
     async def shards(self) -> list[ShardStatus]:
         return [_status(served.shard) for served in self._placed.all()]
 
@@ -125,6 +145,13 @@ class QueryNodeService:
             for served in self._placed.all():
                 served.shard.pins.expire()
             self.worker.expire()
+            HELD.set(self._memory.used)
+
+    async def _growing(self) -> Load:
+        shards = [served.shard for served in self._placed.all() if served.shard.growing.rows]
+        used = sum(shard.growing.bytes for shard in shards)
+        channels = tuple(sorted({shard.channel for shard in shards}))
+        return Load(used, self._growing_bytes, channels, "growing rows", "query_node.growing_bytes")
 
     async def _freeze(self) -> None:
         while True:

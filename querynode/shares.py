@@ -19,7 +19,7 @@ from querynode import keys as pk
 from querynode.gather import output_fields
 from querynode.grouping import search_groups
 from querynode.links import WorkerLink
-from querynode.reader import FoundRows, Reader, readable
+from querynode.reader import FoundRows, Reader, of_loaded
 from querynode.sealed import SealedSegment
 from querynode.shard import ShardState
 from querynode.view import View
@@ -39,7 +39,7 @@ class SpreadReader:
         self._reader = reader
 
     async def search(self, shard: ShardState, view: View, request: SearchRequest) -> SearchReply:
-        request = replace(request, partitions=readable(shard, request.partitions))
+        request = of_loaded(shard, request)
         if not request.group_by:
             return await self._best(shard, view, request)
         schema = shard.collection.schema
@@ -50,7 +50,7 @@ class SpreadReader:
         return await search_groups(request, fields, by, lambda k: self._best(shard, view, replace(plain, k=k)))
 
     async def query(self, shard: ShardState, view: View, request: QueryRequest) -> QueryReply:
-        request = replace(request, partitions=readable(shard, request.partitions))
+        request = of_loaded(shard, request)
 
         def ask(link: WorkerLink, segments: tuple[SegmentId, ...]) -> Coroutine[Any, Any, QueryReply]:
             return link.worker.query_share(
@@ -147,4 +147,5 @@ def _take(rows: Iterable[Rows], chosen: np.ndarray) -> Rows:
     def take(columns: Iterable[pa.Array]) -> pa.Array:
         return pa.concat_arrays(list(columns)).take(index)
 
-    return Rows(take(r.pks for r in every), {n: take(r.columns[n] for r in every) for n in every[0].columns})
+    pks = pk.take(pk.concat([pk.keys_of(r.pks) for r in every]), chosen)
+    return Rows(pk.to_arrow(pks), {n: take(r.columns[n] for r in every) for n in every[0].columns})

@@ -9,6 +9,7 @@ from core.errors import NotHeld, Unavailable
 from core.ids import SegmentId, ShardId
 from querynode import keys as pk
 from querynode.growing import Growing
+from querynode.memory import needed_bytes
 from querynode.opening import Opener
 from querynode.reader import Reader
 from querynode.sealed import SealedSegment
@@ -22,6 +23,7 @@ from rpc.workers import (
     Hold,
     Kills,
     QueryShare,
+    Room,
     SearchShare,
     SearchShareReply,
     Session,
@@ -113,7 +115,11 @@ class SegmentWorker:
             self._sessions.pop(id).end()
 
     # --- Worker ---------------------------------------------------------------------------------
-    async def forward(self, message: Forward) -> None:
+    async def forward(self, message: Forward) -> Room:
+        self._apply(message)
+        return self._opener.memory.room
+
+    def _apply(self, message: Forward) -> None:
         if self._closed:
             raise Unavailable("this node is about to end")
         if message.number == 0 and message.session not in self._sessions:
@@ -198,7 +204,11 @@ class SegmentWorker:
         for segment in present:
             for keys, positions in kills:
                 segment.kill(keys, positions)
-        opened = await asyncio.gather(*(opener.segment(s, schema, kills) for s in missing))
-        segments = {s.id: s for s in (*present, *opened)}
-        held.bad_indexes |= await opener.indexes(hold.shard, hold.collection, segments, hold.segments, held.bad_indexes)
+        bytes = sum(needed_bytes(s, hold.collection) for s in missing)
+        with opener.memory.opening(bytes, f"a share of shard {hold.shard}", hold.replaced_bytes):
+            opened = await asyncio.gather(*(opener.segment(s, schema, kills) for s in missing))
+            segments = {s.id: s for s in (*present, *opened)}
+            held.bad_indexes |= await opener.indexes(
+                hold.shard, hold.collection, segments, hold.segments, held.bad_indexes
+            )
         held.sealed |= segments

@@ -31,6 +31,7 @@ from rpc.workers import (
     Kills,
     QueryShare,
     Release,
+    Room,
     SearchShare,
     SearchShareReply,
     Session,
@@ -55,9 +56,10 @@ class RemoteWorker(Worker):
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
 
-    async def forward(self, message: Forward) -> None:
+    async def forward(self, message: Forward) -> Room:
         request = forward_message(message).SerializeToString()
-        await self._peer.ask(FORWARD, request, time.monotonic() + FORWARD_S)
+        reply = pb.ForwardReply.FromString(await self._peer.ask(FORWARD, request, time.monotonic() + FORWARD_S))
+        return Room(reply.free_bytes, reply.limit_bytes)
 
     async def hold(self, hold: Hold) -> None:
         await self._peer.call(HOLD, hold_message(hold).SerializeToString(), HOLD_S)
@@ -78,8 +80,8 @@ def worker_handlers(worker: Worker) -> Handlers:
     """What a server registers to let leaders reach ``worker``."""
 
     async def forward(data: bytes, _deadline: float) -> bytes:
-        await worker.forward(forward_of(pb.ForwardRequest.FromString(data)))
-        return pb.ForwardReply().SerializeToString()
+        room = await worker.forward(forward_of(pb.ForwardRequest.FromString(data)))
+        return pb.ForwardReply(free_bytes=room.free, limit_bytes=room.limit).SerializeToString()
 
     async def hold(data: bytes, _deadline: float) -> bytes:
         await worker.hold(hold_of(pb.HoldRequest.FromString(data)))
@@ -120,6 +122,7 @@ def hold_message(hold: Hold) -> pb.HoldRequest:
         after=hold.after,
         shard_number=hold.shard_number,
         kills=None if hold.kills is None else _kills_message(hold.kills),
+        replaced_bytes=hold.replaced_bytes,
     )
     fill(hold.collection, out.collection)
     for segment in hold.segments:
@@ -138,6 +141,7 @@ def hold_of(message: pb.HoldRequest) -> Hold:
         tuple(from_message(Segment, s) for s in message.segments),
         tuple(from_message(TombstoneFile, t) for t in message.tombstones),
         _kills(message.kills) if message.HasField("kills") else None,
+        message.replaced_bytes,
     )
 
 

@@ -22,7 +22,7 @@ from core.ids import NodeId, Position, SegmentId, ShardId
 from core.manifest import Segment, TombstoneFile
 from rpc.reads import QueryReply, QueryRequest, SearchReply, SearchRequest
 
-SESSION_TTL_S = 30.0
+SESSION_TTL_S = 10.0
 """A worker lets go of what it holds for a leader that sent nothing for this long. A leader that has
 nothing to send sends an empty ``Forward`` much more often."""
 
@@ -32,6 +32,13 @@ class Session(NamedTuple):
 
     leader: NodeId
     life: str
+
+
+class Room(NamedTuple):
+    """Memory of a node for sealed segments: bytes that are free, and all there is."""
+
+    free: int
+    limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,7 @@ class Hold:
     tombstones: the manifest's files that may reach one of the segments.
     kills: of the log since the manifest's checkpoint, as far as the leader has applied it; None =
     none. Later ones follow by ``Forward`` once the worker has answered.
+    replaced_bytes: memory of segments held here for the leader that are released once these are open.
     """
 
     session: Session
@@ -84,6 +92,7 @@ class Hold:
     segments: tuple[Segment, ...]
     tombstones: tuple[TombstoneFile, ...] = ()
     kills: Kills | None = None
+    replaced_bytes: int = 0
 
     @property
     def shard(self) -> ShardId:
@@ -137,13 +146,13 @@ class Worker(Protocol):
     """Implemented by every query node. All raise ``NotHeld`` for a session or segment that is not
     there (any more), and ``Unavailable`` when the node is lost."""
 
-    async def forward(self, message: Forward) -> None:
-        """Applied when it returns."""
+    async def forward(self, message: Forward) -> Room:
+        """Applied when it returns; tells how much the node can still hold."""
         ...
 
     async def hold(self, hold: Hold) -> None:
         """Returns when all are open and can be searched. May take as long as reading the files does.
-        Raises what opening them does (``Corrupted``, ``ObjectNotFound``)."""
+        Raises what opening them does (``Corrupted``, ``ObjectNotFound``), and ``MemoryFull``."""
         ...
 
     async def search_share(self, share: SearchShare) -> SearchShareReply: ...

@@ -63,14 +63,16 @@ class SearchShape(_message.Message):
     def __init__(self, read: _Optional[_Union[Read, _Mapping]] = ..., field_id: _Optional[int] = ..., type: _Optional[str] = ..., columns: _Optional[int] = ..., metric: _Optional[str] = ..., k: _Optional[int] = ..., params: _Optional[_Mapping[str, float]] = ..., radius: _Optional[float] = ..., range_filter: _Optional[float] = ..., group_by: _Optional[str] = ..., group_size: _Optional[int] = ...) -> None: ...
 
 class SearchRequest(_message.Message):
-    __slots__ = ("shape", "nq", "queries")
+    __slots__ = ("shape", "nq", "queries", "sizes")
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     NQ_FIELD_NUMBER: _ClassVar[int]
     QUERIES_FIELD_NUMBER: _ClassVar[int]
+    SIZES_FIELD_NUMBER: _ClassVar[int]
     shape: bytes
     nq: int
     queries: bytes
-    def __init__(self, shape: _Optional[bytes] = ..., nq: _Optional[int] = ..., queries: _Optional[bytes] = ...) -> None: ...
+    sizes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, shape: _Optional[bytes] = ..., nq: _Optional[int] = ..., queries: _Optional[bytes] = ..., sizes: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Columns(_message.Message):
     __slots__ = ("schema", "batch")
@@ -189,11 +191,15 @@ class ForwardRequest(_message.Message):
     def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., number: _Optional[int] = ..., kills: _Optional[_Iterable[_Union[Kills, _Mapping]]] = ..., releases: _Optional[_Iterable[_Union[Released, _Mapping]]] = ...) -> None: ...
 
 class ForwardReply(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("free_bytes", "limit_bytes")
+    FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    free_bytes: int
+    limit_bytes: int
+    def __init__(self, free_bytes: _Optional[int] = ..., limit_bytes: _Optional[int] = ...) -> None: ...
 
 class HoldRequest(_message.Message):
-    __slots__ = ("session", "after", "collection", "shard_number", "segments", "tombstones", "kills")
+    __slots__ = ("session", "after", "collection", "shard_number", "segments", "tombstones", "kills", "replaced_bytes")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
@@ -201,6 +207,7 @@ class HoldRequest(_message.Message):
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     TOMBSTONES_FIELD_NUMBER: _ClassVar[int]
     KILLS_FIELD_NUMBER: _ClassVar[int]
+    REPLACED_BYTES_FIELD_NUMBER: _ClassVar[int]
     session: Session
     after: int
     collection: _catalog_pb2.Collection
@@ -208,7 +215,8 @@ class HoldRequest(_message.Message):
     segments: _containers.RepeatedCompositeFieldContainer[_manifest_pb2.Segment]
     tombstones: _containers.RepeatedCompositeFieldContainer[_manifest_pb2.TombstoneFile]
     kills: Kills
-    def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., after: _Optional[int] = ..., collection: _Optional[_Union[_catalog_pb2.Collection, _Mapping]] = ..., shard_number: _Optional[int] = ..., segments: _Optional[_Iterable[_Union[_manifest_pb2.Segment, _Mapping]]] = ..., tombstones: _Optional[_Iterable[_Union[_manifest_pb2.TombstoneFile, _Mapping]]] = ..., kills: _Optional[_Union[Kills, _Mapping]] = ...) -> None: ...
+    replaced_bytes: int
+    def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., after: _Optional[int] = ..., collection: _Optional[_Union[_catalog_pb2.Collection, _Mapping]] = ..., shard_number: _Optional[int] = ..., segments: _Optional[_Iterable[_Union[_manifest_pb2.Segment, _Mapping]]] = ..., tombstones: _Optional[_Iterable[_Union[_manifest_pb2.TombstoneFile, _Mapping]]] = ..., kills: _Optional[_Union[Kills, _Mapping]] = ..., replaced_bytes: _Optional[int] = ...) -> None: ...
 
 class HoldReply(_message.Message):
     __slots__ = ()

@@ -10,6 +10,8 @@ import uvloop
 from pymilvus import MilvusClient
 
 from core.clock import HybridClock
+from core.ids import Channel
+from core.pressure import Pressure
 from core.settings import ProxySettings, ServerSettings, Settings
 from proxy.listener import serve
 from proxy.service import Proxy
@@ -34,6 +36,7 @@ class House:
     def __init__(self, listener: str, settings: Settings | None = None) -> None:
         self._listener = listener
         self.settings = settings or Settings(proxy=ProxySettings(id_lease=64))
+        self.pressure: dict[Channel, Pressure] = {}
 
     @property
     def uri(self) -> str:
@@ -52,7 +55,10 @@ class House:
         self.coordinator = FakeCoordinator(self.meta, clock)
         self.query_node = FakeQueryNode(self.catalog, self.log)
         await self.catalog.start()
-        self.proxy = Proxy(self.settings, self.catalog, self.coordinator, FakeNodes(self.query_node), self.log, clock)
+        nodes = FakeNodes(self.query_node)
+        self.proxy = Proxy(
+            self.settings, self.catalog, self.coordinator, nodes, self.log, clock, pressure=self.pressure
+        )
         await self.proxy.start()
         listener = await serve(self.proxy, ServerSettings(port=0, listener=self._listener))
         self.port = listener.port

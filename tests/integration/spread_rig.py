@@ -13,7 +13,7 @@ from core.errors import Unavailable
 from core.ids import NodeId, SegmentId
 from querynode.service import QueryNodeService
 from rpc.reads import QueryReply, SearchReply
-from rpc.workers import Forward, Hold, QueryShare, SearchShare, SearchShareReply, Worker
+from rpc.workers import Forward, Hold, QueryShare, Room, SearchShare, SearchShareReply, Worker
 from storage import keys
 from tests.integration.querynode_rig import NODE, Rig
 
@@ -46,9 +46,9 @@ class Line:
             await asyncio.Event().wait()
         return await call(message)
 
-    async def forward(self, message: Forward) -> None:
+    async def forward(self, message: Forward) -> Room:
         await asyncio.sleep(self.slow_s)
-        await self._through(self.worker.forward, message)
+        return await self._through(self.worker.forward, message)
 
     async def hold(self, hold: Hold) -> None:
         self.held.append(tuple(s.id for s in hold.segments))
