@@ -5,7 +5,7 @@ import multiprocessing as mp
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
 from typing import Any
@@ -21,12 +21,15 @@ OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_leng
 
 @dataclass(frozen=True)
 class Load:
-    """What n clients got: calls per second of all together, latencies in ms."""
+    """What n clients got: calls per second of all together, latencies in ms; cpu_s: how much ``drive``'s
+    ``spent`` grew meanwhile."""
 
     clients: int
     qps: float
     p50_ms: float
     p99_ms: float
+    seconds: float
+    cpu_s: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -66,22 +69,36 @@ class PymilvusSearch:
         return lambda i: client.search(self.collection, [rows[i % len(rows)]], **self.options)
 
 
-def drive(address: str, work: BareSearch | PymilvusSearch, clients: int, seconds: float) -> Load:
-    """Runs n blocking clients, each on a connection of its own, as threads of up to one process per core."""
+def drive(
+    address: str,
+    work: BareSearch | PymilvusSearch,
+    clients: int,
+    seconds: float,
+    spent: Callable[[], Mapping[str, float]] = dict,
+) -> Load:
+    """Runs n blocking clients, each on a connection of its own, as threads of up to one process per core.
+
+    spent: CPU seconds used so far, by process.
+    """
     processes = min(clients, os.cpu_count() or 1)
     shares = [clients // processes + (i < clients % processes) for i in range(processes)]
     context = mp.get_context("spawn")
-    barrier, results = context.Barrier(processes), context.SimpleQueue()
+    barrier, results = context.Barrier(processes + 1), context.SimpleQueue()
     running = [context.Process(target=_process, args=(address, work, s, seconds, barrier, results)) for s in shares]
     for process in running:
         process.start()
+    barrier.wait(60)
+    time.sleep(WARM_UP_S)
+    before = spent()
+    time.sleep(seconds)
+    cpu_s = {name: value - before[name] for name, value in spent().items()}
     latencies = np.concatenate([results.get() for _ in running])
     for process in running:
         process.join()
     if not len(latencies):
         raise RuntimeError("no client got an answer")
     p50, p99 = np.percentile(latencies, [50, 99]) * 1e3
-    return Load(clients, len(latencies) / seconds, float(p50), float(p99))
+    return Load(clients, len(latencies) / seconds, float(p50), float(p99), seconds, cpu_s)
 
 
 def _process(address: str, work: Any, threads: int, seconds: float, barrier: Barrier, results: Any) -> None:

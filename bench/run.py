@@ -7,7 +7,19 @@ from pathlib import Path
 from bench import report
 from bench.context import Bench
 from bench.data import load
-from bench.measures import batch, build, curve, filtered, footprint, insert, profile, restart, search, strong
+from bench.measures import (
+    batch,
+    build,
+    curve,
+    distribution,
+    filtered,
+    footprint,
+    insert,
+    profile,
+    restart,
+    search,
+    strong,
+)
 
 MEASURES: dict[str, Callable[[Bench], None]] = {
     "search": search.measure,
@@ -20,6 +32,7 @@ MEASURES: dict[str, Callable[[Bench], None]] = {
     "strong": strong.measure,
     "curve": curve.measure,
     "profile": profile.measure,
+    "distribution": distribution.measure,
 }
 
 

@@ -108,7 +108,7 @@ class Search:
     # --- asking ---------------------------------------------------------------------------------
     async def _ask(self, plan: SearchPlan, queries: np.ndarray, scope: Scope, call: Call) -> list[SearchReply]:
         def ask(node: QueryNode, shard: int) -> Any:
-            return node.search(shard_request(plan, queries, scope, call.deadline, shard))
+            return node.search(shard_request(plan, queries, scope, call.deadline, shard=shard))
 
         return await self._shards.ask(plan.collection, call, ask)
 

@@ -1,5 +1,6 @@
 """What a search asks of each shard."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,9 @@ class Scope:
     near: float | None
 
 
-def shard_request(plan: SearchPlan, queries: np.ndarray, scope: Scope, deadline: float, shard: int) -> SearchRequest:
+def shard_request(
+    plan: SearchPlan, queries: np.ndarray, scope: Scope, deadline: float = math.inf, *, shard: int
+) -> SearchRequest:
     return SearchRequest(
         plan.collection.id,
         shard,

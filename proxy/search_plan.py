@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from typing import Any
-from weakref import ref
 
 from core import limits
 from core.catalog import Collection, Index
@@ -25,7 +24,7 @@ from proxy.reads import readable
 from proxy.request_params import Params
 from proxy.status import ok
 from proxy.wire import milvus
-from rpc.reads import PreparedSearch
+from rpc.newest import Newest
 
 GROUPABLE = INTEGERS | {DataType.BOOL, DataType.VARCHAR}
 UNSERVED_PARAMS = ("order_by_fields", "group_by_fields", "json_path", "analyzer_name")
@@ -60,8 +59,8 @@ class SearchPlan:
     token: str
     template: bytes
     """The reply's part that is the same each time: a serialized ``SearchResults``."""
-    prepared: "list[ref[PreparedSearch]]" = dataclass_field(default_factory=list, compare=False)
-    """The search prepared over the newest view of each shard; empty = not, or not known to be."""
+    newest: list[Newest] = dataclass_field(default_factory=list, compare=False)
+    """The search over the newest view of each shard, where it can be run at once; empty = not, or not known."""
 
     @property
     def pages(self) -> bool:

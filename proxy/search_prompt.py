@@ -4,8 +4,8 @@ Only those whose like was answered before, the general way: what is done here is
 when everything but the vector is known.
 """
 
-import weakref
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from proxy.search_ask import Scope, shard_request
 from proxy.search_plan import SearchPlan
 from proxy.search_reply import glue, write_reply
 from proxy.search_shapes import Shapes
+from rpc.newest import Newest
 from rpc.reads import PreparedSearch
 from storage.catalog import Catalog
 
@@ -31,11 +32,7 @@ NO_QUERIES = np.empty((0, 0), np.float32)
 
 
 class PromptSearches:
-    """Searches with one vector and without a filter. Any thread may use it.
-
-    The nodes hold what they prepared for as long as its view is the newest; here it is only referred to,
-    so that a plan nobody uses any more keeps no outdated view alive.
-    """
+    """Searches with one vector and without a filter. Any thread may use it."""
 
     def __init__(self, catalog: Catalog, shards: Shards) -> None:
         self._catalog = catalog
@@ -67,7 +64,7 @@ class PromptSearches:
             group[1].append(number)
             group[2].append(queries)
         for plan, numbers, batch in alike.values():
-            prepared = self._prepared(plan, calls[numbers[0]].deadline)
+            prepared = self._prepared(plan)
             if not prepared:
                 continue
             by_shard = [p.search(batch) for p in prepared]
@@ -75,24 +72,19 @@ class PromptSearches:
                 answers[number] = write_reply(plan, 1, glue(plan, list(replies)))
         return answers
 
-    def _prepared(self, plan: SearchPlan, deadline: float) -> list[PreparedSearch]:
+    def _prepared(self, plan: SearchPlan) -> list[PreparedSearch]:
         """The plan's search over the newest view of each shard; nothing when one can't be had."""
         # A collection value is replaced when anything about it changes, so identity is enough.
         if self._catalog.get(plan.collection.id) is not plan.collection:
             return []
-        held = [p for reference in plan.prepared if (p := reference()) is not None and p.holds]
-        if held and len(held) == len(plan.prepared):
-            return held
-        nodes = self._shards.leaders(plan.collection) or []
-        scope = Scope(Consistency.BOUNDED, 0, plan.k, plan.near)
-        made = [
-            p
-            for shard, node in enumerate(nodes)
-            if (p := node.prepare(shard_request(plan, NO_QUERIES, scope, deadline, shard))) is not None
-        ]
-        if len(made) < len(nodes) or not all(p.queries_max for p in made):
-            made = []
-        for prepared in made:
-            prepared.keep()
-        plan.prepared[:] = [weakref.ref(p) for p in made]
-        return made
+        if not plan.newest:
+            scope = Scope(Consistency.BOUNDED, 0, plan.k, plan.near)
+            plan.newest[:] = [
+                Newest(node, partial(shard_request, plan, NO_QUERIES, scope, shard=shard))
+                for shard, node in enumerate(self._shards.leaders(plan.collection) or ())
+            ]
+        prepared = [p for newest in plan.newest if (p := newest.find()) is not None and p.queries_max]
+        if len(prepared) < len(plan.newest):
+            plan.newest.clear()  # of a node that led the shard, perhaps
+            return []
+        return prepared

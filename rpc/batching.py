@@ -6,8 +6,8 @@ and gets its own answer or error as soon as it is there, whatever else was in it
 holds back nobody.
 
 A message on an open stream costs less than half of the CPU of a call of its own, and that hardly
-grows with what is in it. Holding requests back until the last message is answered (1 ms at most) was
-measured too: it saved nothing, for calls that come together and for calls that come at random.
+grows with what is in it. Holding back all requests until the last message is answered saved nothing;
+searches that are alike share more than the message: ``rpc.gathering``.
 """
 
 import asyncio

@@ -19,6 +19,8 @@ TRAILER = "sheafdb-error-bin"
 """Key of the trailing metadata that holds a serialized ``Error``."""
 TRAILER_BYTES_MAX = 60 * 1024
 """Of an error's text beside a call of its own; the connection's bound on metadata is above it."""
+WRITE_FAILED = "Internal error from Core"
+"""What ``grpc.aio`` says about a stream that was lost while it wrote, if it did not know why yet."""
 
 log = structlog.get_logger()
 
@@ -76,6 +78,8 @@ def failure(error: grpc.aio.AioRpcError, where: str) -> SheafError:
     what = f"{where}: {error.details()}"
     match error.code():
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
+            return Unavailable(what)
+        case grpc.StatusCode.INTERNAL if (error.details() or "").startswith(WRITE_FAILED):
             return Unavailable(what)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return Timeout(f"waited for an answer of {where}")

@@ -1,11 +1,13 @@
 """The query node across the network, both ends."""
 
 import time
-import weakref
 from collections import OrderedDict
+from functools import partial
 
 from rpc.answering import Handlers, Later
 from rpc.channel import Peer
+from rpc.gathering import Gathering, goes_with_others, together
+from rpc.newest import Newest
 from rpc.pb import querynode_pb2 as pb
 from rpc.read_messages import (
     SHAPE_BYTES_MAX,
@@ -15,15 +17,15 @@ from rpc.read_messages import (
     query_reply_message,
     query_request,
     search_message,
-    search_queries,
     search_reply,
     search_reply_message,
     search_request,
     search_shape,
+    shape_of,
     shard_status,
     status_message,
 )
-from rpc.reads import PreparedSearch, QueryReply, QueryRequest, SearchReply, SearchRequest, ShardStatus
+from rpc.reads import PreparedSearch, QueryReply, QueryRequest, SearchReply, SearchRequest, ShardStatus, inline_share
 from rpc.roles import QueryNode
 
 SEARCH = "/sheafdb.v1.QueryNode/Search"
@@ -39,11 +41,21 @@ class RemoteQueryNode(QueryNode):
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
+        self._gathering: dict[bytes, Gathering] = {}
 
     def prepare(self, request: SearchRequest) -> PreparedSearch | None:
         return None
 
     async def search(self, request: SearchRequest) -> SearchReply:
+        if not goes_with_others(request):
+            return await self._search(request)
+        shape = shape_of(request)
+        gathering = self._gathering.get(shape)
+        if gathering is None:
+            gathering = self._gathering[shape] = Gathering(self._search, lambda: self._gathering.pop(shape, None))
+        return await gathering.search(request)
+
+    async def _search(self, request: SearchRequest) -> SearchReply:
         reply = await self._peer.ask(SEARCH, search_message(request).SerializeToString(), request.deadline)
         return search_reply(pb.SearchReply.FromString(reply))
 
@@ -58,26 +70,24 @@ class RemoteQueryNode(QueryNode):
 
 
 class PreparedSearches:
-    """What a node prepared, by shape of the search. The node's views own it, here it is referred to weakly."""
+    """What a node prepared, by shape of the search; the shapes asked for last."""
 
     def __init__(self, node: QueryNode) -> None:
         self._node = node
-        self._found: OrderedDict[bytes, weakref.ref[PreparedSearch]] = OrderedDict()
+        self._found: OrderedDict[bytes, Newest] = OrderedDict()
 
     def find(self, shape: bytes) -> PreparedSearch | None:
         """One that may be run now; None when the node has to be asked."""
-        known = self._found.get(shape)
-        prepared = known() if known else None
-        if prepared is not None and prepared.holds:
-            return prepared
-        prepared = self._node.prepare(search_shape(shape))
-        if prepared is not None and len(shape) <= SHAPE_BYTES_MAX:
-            prepared.keep()
-            self._found[shape] = weakref.ref(prepared)
+        newest = self._found.get(shape)
+        if newest is None:
+            newest = Newest(self._node, partial(search_shape, shape))
+            if len(shape) <= SHAPE_BYTES_MAX:
+                self._found[shape] = newest
+                if len(self._found) > SHAPES_MAX:
+                    self._found.popitem(last=False)
+        else:
             self._found.move_to_end(shape)
-            if len(self._found) > SHAPES_MAX:
-                self._found.popitem(last=False)
-        return prepared
+        return newest.find()
 
 
 def query_node_handlers(node: QueryNode) -> Handlers:
@@ -87,10 +97,10 @@ def query_node_handlers(node: QueryNode) -> Handlers:
     def search(data: bytes, deadline: float) -> bytes | Later:
         message = pb.SearchRequest.FromString(data)
         prepared = searches.find(message.shape)
-        if prepared is None or message.nq > prepared.queries_max:
+        if prepared is None or message.nq > prepared.queries_max * inline_share(len(message.sizes)):
             return search_later(message, deadline)
-        queries = search_queries(message, search_shape(message.shape))
-        return search_reply_message(prepared.search([queries])[0]).SerializeToString()
+        batch = search_request(message, deadline).batch()
+        return search_reply_message(together(prepared.search(batch))).SerializeToString()
 
     async def search_later(message: pb.SearchRequest, deadline: float) -> bytes:
         return search_reply_message(await node.search(search_request(message, deadline))).SerializeToString()

@@ -27,11 +27,53 @@ def shard_id(message: call_pb2.ShardId) -> ShardId:
 
 
 def search_message(request: SearchRequest) -> querynode_pb2.SearchRequest:
-    type = request.queries.dtype.str
+    return querynode_pb2.SearchRequest(
+        shape=shape_of(request),
+        nq=len(request.queries),
+        queries=to_bytes(request.queries, request.queries.dtype.str),
+        sizes=request.sizes,
+    )
+
+
+def shape_of(request: SearchRequest) -> bytes:
+    """All of a search but its queries and deadline: the same search always has the same bytes."""
+    if request.filter_params or len(request.filter) > SHAPE_BYTES_MAX:
+        return _shape_bytes(request)
+    key = (
+        request.collection,
+        request.shard,
+        request.partitions,
+        request.filter,
+        request.output,
+        request.consistency,
+        request.snapshot_ts,
+        request.field_id,
+        request.queries.dtype.str,
+        request.queries.shape[1],
+        request.metric,
+        request.k,
+        tuple(request.params.items()),
+        request.radius,
+        request.range_filter,
+        request.group_by,
+        request.group_size,
+    )
+    shape = _known_shapes.get(key)
+    if shape is None:
+        if len(_known_shapes) >= SHAPES_MAX:
+            _known_shapes.clear()
+        shape = _known_shapes[key] = _shape_bytes(request)
+    return shape
+
+
+_known_shapes: dict[tuple[Any, ...], bytes] = {}
+
+
+def _shape_bytes(request: SearchRequest) -> bytes:
     shape = querynode_pb2.SearchShape(
         read=_read_message(request),
         field_id=request.field_id,
-        type=type,
+        type=request.queries.dtype.str,
         columns=request.queries.shape[1],
         metric=request.metric,
         k=request.k,
@@ -42,17 +84,12 @@ def search_message(request: SearchRequest) -> querynode_pb2.SearchRequest:
     )
     for name, value in request.params.items():
         shape.params[name] = value
-    return querynode_pb2.SearchRequest(
-        # The same search always has the same bytes.
-        shape=shape.SerializeToString(deterministic=True),
-        nq=len(request.queries),
-        queries=to_bytes(request.queries, type),
-    )
+    return shape.SerializeToString(deterministic=True)
 
 
 def search_request(message: querynode_pb2.SearchRequest, deadline: float) -> SearchRequest:
     shape = search_shape(message.shape)
-    return replace(shape, queries=search_queries(message, shape), deadline=deadline)
+    return replace(shape, queries=search_queries(message, shape), sizes=tuple(message.sizes), deadline=deadline)
 
 
 def search_shape(data: bytes) -> SearchRequest:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import accumulate
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +11,8 @@ import pyarrow as pa
 
 from core.catalog import Consistency
 from core.ids import CollectionId, FieldId, NodeId, PartitionId, SegmentId, ShardId
+
+INLINE_SHARE_MAX = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,8 @@ class SearchRequest(Read):
     radius, range_filter: bounds on the score as Milvus defines them (radius is the far bound and
         excluded, range_filter the near bound and included); None = unbounded.
     group_by: field whose values may occur ``group_size`` times per query; "" = off.
+    sizes: how many queries are of each of the requests that are asked as one, () = it is one. Which others
+        a request is asked with changes nothing about its answer (invariant 7).
     """
 
     field_id: FieldId
@@ -60,6 +65,20 @@ class SearchRequest(Read):
     range_filter: float | None = None
     group_by: str = ""
     group_size: int = 1
+    sizes: tuple[int, ...] = ()
+
+    def batch(self) -> list[np.ndarray]:
+        """The queries of each request."""
+        if not self.sizes:
+            return [self.queries]
+        ends = list(accumulate(self.sizes))
+        return [self.queries[end - size : end] for size, end in zip(self.sizes, ends, strict=True)]
+
+
+def inline_share(requests: int) -> int:
+    """How many times as long as one request so many that are asked as one may keep the event loop: one by
+    one they would keep it, too, but with breaks."""
+    return min(max(requests, 1), INLINE_SHARE_MAX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +146,7 @@ class ShardPhase(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """The sealed segments of a shard that one worker holds; bytes of their files."""
+    """The sealed segments of a shard that one worker holds; bytes of memory they take."""
 
     node: NodeId
     segments: tuple[SegmentId, ...]

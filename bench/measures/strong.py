@@ -15,15 +15,22 @@ ROUNDS = 300
 
 
 def measure(bench: Bench) -> None:
-    rng = np.random.default_rng(1)
-    picked = rng.choice(bench.data.rows, min(ROUNDS, bench.data.rows), replace=False)
-    one = Dataset("", bench.data.vectors[picked], bench.data.queries, bench.data.pick[picked])
-    writes = insert_requests(one, 1)
-    with bench.loaded() as server, grpc.insecure_channel(server.address) as channel:
+    with bench.loaded() as server:
+        eventually, strong = reads_after_writes(server.address, bench.data, ROUNDS)
+    note = f"p50 {strong:.2f} ms strong, {eventually:.2f} ms eventually"
+    bench.add(Row("strong read after write, added p50", strong - eventually, "ms", 2, 1, True, note))
+
+
+def reads_after_writes(address: str, data: Dataset, rounds: int) -> tuple[float, float]:
+    """p50 in ms of a read right after the acknowledged write of a row: of one that waits for nothing, and
+    of a strong one."""
+    picked = np.random.default_rng(1).choice(data.rows, min(rounds, data.rows), replace=False)
+    writes = insert_requests(Dataset("", data.vectors[picked], data.queries, data.pick[picked]), 1)
+    with grpc.insecure_channel(address) as channel:
         search = channel.unary_unary(SEARCH, response_deserializer=milvus_pb2.SearchResults.FromString)
 
         def after_write(level: common_pb2.ConsistencyLevel) -> float:
-            request, times = search_requests(bench.data.queries[:1], 64, level=level)[0], []
+            request, times = search_requests(data.queries[:1], 64, level=level)[0], []
             for write in writes:
                 insert(channel, write)
                 started = time.perf_counter()
@@ -32,6 +39,4 @@ def measure(bench: Bench) -> None:
             return median(times) * 1e3
 
         after_write(common_pb2.Eventually)
-        eventually, strong = after_write(common_pb2.Eventually), after_write(common_pb2.Strong)
-    note = f"p50 {strong:.2f} ms strong, {eventually:.2f} ms eventually"
-    bench.add(Row("strong read after write, added p50", strong - eventually, "ms", 2, 1, True, note))
+        return after_write(common_pb2.Eventually), after_write(common_pb2.Strong)

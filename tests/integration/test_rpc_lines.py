@@ -14,6 +14,7 @@ from rpc import answering, batching
 from rpc.channel import LINE, Peer
 from rpc.pb.call_pb2 import Answer, Answers, Asks, Error
 from rpc.query_node import RemoteQueryNode, query_node_handlers
+from rpc.server import SERVER_OPTIONS
 from tests.integration.rpc_rig import REPLY, FakeNode, connected, search
 
 ECHO = "/sheafdb.v1.Test/Echo"
@@ -57,7 +58,7 @@ class OtherEnd:
 
 @asynccontextmanager
 async def other_end() -> AsyncIterator[tuple[OtherEnd, Peer]]:
-    end, server = OtherEnd(), grpc.aio.server()
+    end, server = OtherEnd(), grpc.aio.server(options=SERVER_OPTIONS)
     _, service, name = LINE.split("/")
     handler = grpc.stream_stream_rpc_method_handler(end.converse)
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, {name: handler})])

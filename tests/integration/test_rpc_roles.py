@@ -43,7 +43,7 @@ from rpc.reads import QueryReply, QueryRequest, Rows, SearchReply, SearchRequest
 from rpc.remote_worker import RemoteWorker, worker_handlers
 from rpc.roles import CollectionStats, CompactionState, CreateCollection, DropCollection, IndexProgress, IndexTask
 from rpc.server import HEALTH, RpcServer
-from rpc.workers import Forward, Hold, Kills, QueryShare, SearchShare, SearchShareReply, Session
+from rpc.workers import Forward, Hold, Kills, QueryShare, Room, SearchShare, SearchShareReply, Session
 from tests.integration.rpc_rig import REPLY, FakeNode, connected, search
 from tests.unit.test_rpc_messages import same
 
@@ -58,7 +58,7 @@ ROWS = QueryReply(2, Rows(pa.array(["a", "b"]), {"n": pa.array([1, 2])}))
 STATUS = ShardStatus(SHARD, ShardPhase.READY, 3, 10, 100, 5, 4096, failure="why")
 SESSION = Session(NodeId("leader"), "life")
 KILLS = Kills(SHARD, pa.array([1, 2]), np.array([5, 6]))
-HOLD = Hold(SESSION, 3, Collection(SHARD.collection, "default", "c", Schema(()), (), ()), 1, (), (), KILLS)
+HOLD = Hold(SESSION, 3, Collection(SHARD.collection, "default", "c", Schema(()), (), ()), 1, (), (), KILLS, 2**40)
 PLACES = SearchShareReply(REPLY, np.array([0, 1], "i4"))
 
 
@@ -83,7 +83,7 @@ DATA_NODE = [("flush", ([SHARD], 2**63), {SHARD: [SegmentId(1), SegmentId(2)]}),
 INDEX_NODE = [("build", (TASK,), FILE)]
 QUERY_NODE = [("query", (QUERY,), ROWS), ("search", (search(float("inf")),), REPLY), ("shards", (), [STATUS])]
 WORKER = [
-    ("forward", (Forward(SESSION, 4, (KILLS,)),), None),
+    ("forward", (Forward(SESSION, 4, (KILLS,)),), Room(2**40, 2**41)),
     ("hold", (HOLD,), None),
     ("search_share", (SearchShare(SESSION, 1, (SegmentId(2),), Position(9), search(float("inf"))),), PLACES),
     ("query_share", (QueryShare(SESSION, 1, (SegmentId(2),), Position(9), QUERY),), ROWS),

@@ -4,13 +4,14 @@ import asyncio
 import inspect
 from typing import Any
 
+import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core import errors
 from core.errors import LogTruncated, ObjectNotFound, SheafError, Unavailable
-from rpc.errors import from_message, raised, to_message, trailer
+from rpc.errors import failure, from_message, raised, to_message, trailer
 from rpc.pb.call_pb2 import Error
 
 CLASSES = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, SheafError)]
@@ -58,6 +59,22 @@ def test_a_very_long_text_is_cut_beside_a_call() -> None:
     assert 20_000 < len(text) < 40_000
     assert text.startswith("ää")
     assert text.endswith("...")
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "kind"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, "connection refused", Unavailable),
+        (grpc.StatusCode.INTERNAL, "Internal error from Core", Unavailable),
+        (grpc.StatusCode.INTERNAL, "something else", SheafError),
+        (grpc.StatusCode.UNIMPLEMENTED, "no such method", SheafError),
+    ],
+)
+def test_what_becomes_of_a_connection(code: grpc.StatusCode, details: str, kind: type[SheafError]) -> None:
+    nothing = grpc.aio.Metadata()
+    told = failure(grpc.aio.AioRpcError(code, nothing, nothing, details), "host:1")
+    assert type(told) is kind
+    assert str(told).startswith(f"host:1: {details}")
 
 
 def test_what_nobody_foresaw_is_an_internal_error(capsys: pytest.CaptureFixture[str]) -> None:

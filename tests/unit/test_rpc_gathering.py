@@ -1,0 +1,185 @@
+"""Searches that are alike and wait for the same node go as one request, each with a fate of its own."""
+
+import asyncio
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from core.errors import CollectionNotLoaded, Timeout
+from core.ids import CollectionId, FieldId, PartitionId
+from rpc import gathering
+from rpc.gathering import Gathering, goes_with_others, split, together
+from rpc.reads import Rows, SearchReply, SearchRequest
+
+
+def request(number: float, nq: int = 1, seconds: float = 10.0) -> SearchRequest:
+    """A search whose queries say which one it is."""
+    return SearchRequest(
+        CollectionId(1),
+        0,
+        (PartitionId(1),),
+        field_id=FieldId(100),
+        queries=np.full((nq, 2), number, np.float32),
+        metric="L2",
+        k=10,
+        deadline=time.monotonic() + seconds,
+    )
+
+
+def reply(queries: np.ndarray) -> SearchReply:
+    """For each query as many rows as its number says, with that number as key."""
+    numbers = queries[:, 0].astype(np.int64)
+    keys = pa.array(np.repeat(numbers, numbers))
+    return SearchReply(numbers, np.repeat(queries[:, 0], numbers), Rows(keys, {"n": keys}))
+
+
+class Node:
+    """Answers when told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[SearchRequest] = []
+        self.may_answer = asyncio.Event()
+        self.error: Exception | None = None
+        self.cancelled = asyncio.Event()
+        self.idle = 0
+        self._more = asyncio.Event()
+        self.gathering = Gathering(self.search, self.on_idle)
+
+    async def search(self, asked: SearchRequest) -> SearchReply:
+        self.asked.append(asked)
+        self._more.set()
+        try:
+            await self.may_answer.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        if self.error:
+            raise self.error
+        return reply(asked.queries)
+
+    def on_idle(self) -> None:
+        self.idle += 1
+
+    async def until(self, messages: int) -> None:
+        async with asyncio.timeout(5):
+            while len(self.asked) < messages:
+                self._more.clear()
+                await self._more.wait()
+
+
+def ask(node: Node, *requests: SearchRequest) -> list["asyncio.Task[SearchReply]"]:
+    return [asyncio.create_task(node.gathering.search(r)) for r in requests]
+
+
+async def test_searches_of_one_turn_go_as_one_and_each_gets_its_own_rows() -> None:
+    node = Node()
+    node.may_answer.set()
+    numbers = [3, 0, 5, 1]
+    sizes = [1, 2, 1, 3]
+    replies = await asyncio.gather(*ask(node, *(request(n, nq) for n, nq in zip(numbers, sizes, strict=True))))
+    assert [asked.sizes for asked in node.asked] == [(1, 2, 1, 3)]
+    for number, nq, got in zip(numbers, sizes, replies, strict=True):
+        assert got.counts.tolist() == [number] * nq
+        assert got.rows.pks.to_pylist() == got.rows.columns["n"].to_pylist() == [number] * (number * nq)
+        assert got.scores.tolist() == [number] * (number * nq)
+    assert node.idle == 1
+
+
+async def test_one_alone_goes_as_it_is() -> None:
+    node = Node()
+    node.may_answer.set()
+    alone = request(2)
+    await node.gathering.search(alone)
+    assert node.asked == [alone]
+
+
+async def test_those_that_come_meanwhile_gather_until_it_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering, "HELD_S", 5.0)
+    node = Node()
+    first = ask(node, request(1))
+    await node.until(1)
+    later = ask(node, *(request(n) for n in range(2, 2 + gathering.REQUESTS_MAX + 3)))
+    await asyncio.sleep(0.02)
+    assert len(node.asked) == 1
+    node.may_answer.set()
+    replies = await asyncio.gather(*first, *later)
+    assert [len(asked.queries) for asked in node.asked] == [1, gathering.REQUESTS_MAX, 3]
+    assert [r.counts.tolist() for r in replies] == [[n] for n in range(1, 2 + gathering.REQUESTS_MAX + 3)]
+
+
+async def test_a_slow_one_holds_the_others_back_for_a_moment_only() -> None:
+    node = Node()
+    tasks = ask(node, request(1))
+    await node.until(1)
+    tasks += ask(node, request(2))
+    await node.until(2)
+    node.may_answer.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_each_keeps_its_deadline_and_the_longest_is_sent() -> None:
+    node = Node()
+    short, long = request(1, seconds=0.05), request(2, seconds=20)
+    hurried, patient = ask(node, short, long)
+    with pytest.raises(Timeout):
+        await hurried
+    assert node.asked[0].deadline == long.deadline
+    node.may_answer.set()
+    assert (await patient).counts.tolist() == [2]
+
+
+async def test_the_node_is_told_when_nobody_waits_any_more() -> None:
+    node = Node()
+    tasks = ask(node, request(1), request(2))
+    await node.until(1)
+    tasks[0].cancel()
+    await asyncio.wait(tasks[:1])
+    assert not node.cancelled.is_set()
+    tasks[1].cancel()
+    async with asyncio.timeout(5):
+        await node.cancelled.wait()
+    # One that nobody waits for any more before it is sent is not sent.
+    node.may_answer.set()
+    left = ask(node, request(3))[0]
+    await asyncio.sleep(0)
+    left.cancel()
+    assert (await node.gathering.search(request(4))).counts.tolist() == [4]
+    assert node.asked[-1].queries[:, 0].tolist() == [4]
+
+
+async def test_an_error_is_everyones() -> None:
+    node = Node()
+    node.error = CollectionNotLoaded("c")
+    node.may_answer.set()
+    for outcome in await asyncio.gather(*ask(node, request(1), request(2)), return_exceptions=True):
+        assert isinstance(outcome, CollectionNotLoaded)
+    assert node.idle == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"filter": "n > 1"},
+        {"group_by": "n"},
+        {"radius": 1.0},
+        {"range_filter": 1.0},
+        {"snapshot_ts": 5},
+        {"queries": np.zeros((gathering.QUERIES_MAX + 1, 2), np.float32)},
+    ],
+)
+def test_what_depends_on_its_neighbours_goes_alone(change: dict[str, Any]) -> None:
+    assert goes_with_others(request(1))
+    assert not goes_with_others(replace(request(1), **change))
+
+
+def test_together_and_split_are_inverse() -> None:
+    parts = [reply(request(n, nq).queries) for n, nq in ((2, 1), (0, 3), (1, 2))]
+    for part, again in zip(parts, split(together(parts), [1, 3, 2]), strict=True):
+        assert again.counts.tolist() == part.counts.tolist()
+        assert again.scores.tolist() == part.scores.tolist()
+        assert again.rows.pks.equals(part.rows.pks)
+        assert again.rows.columns["n"].equals(part.rows.columns["n"])
