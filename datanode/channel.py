@@ -15,7 +15,7 @@ import structlog
 
 from core.background import Background
 from core.catalog import ChannelCheckpoint, Collection
-from core.errors import Fenced, SheafError, Timeout, Unavailable
+from core.errors import Fenced, LogTruncated, SheafError, Timeout, Unavailable
 from core.failpoints import failpoint
 from core.ids import Channel, CollectionId, Position, SegmentId, ShardId
 from datanode.resources import Resources
@@ -57,6 +57,9 @@ class OwnedChannel:
         self._settings = resources.settings
         self.state = ChannelState(self._settings, channel, Position(0))
         self._replayed = Position(0)
+        self._inherited: Position | None = None
+        """End of the log when this node took the channel: what is before it is no backlog of its own."""
+        self._records = self._record_bytes = 0
         self._stored = Position(-1)
         self._floors: dict[ShardId, Position | None] = {}
         self._gone: set[CollectionId] = set()
@@ -77,10 +80,13 @@ class OwnedChannel:
         self._trimming.start()
 
     async def close(self) -> None:
-        """Stops at once; what is not sealed is in the log."""
+        """Stops at once; what is not sealed is in the log. Flushes that wait end with ``Fenced``: another
+        owner can do them."""
         await self._sealing.close()
         await self._trimming.close()
         await self._cancel([*self.seals, *([self._tailing] if self._tailing else [])])
+        self._failure = Fenced(f"channel {self.channel} is no longer owned here")
+        self._wake_waiting()
 
     @staticmethod
     async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
@@ -90,6 +96,12 @@ class OwnedChannel:
         await asyncio.gather(*ending, return_exceptions=True)
 
     # --- asked for by the service -------------------------------------------------------------
+    def backlog(self, end: Position) -> int:
+        """Bytes that wait to be sealed, with the log's end there; those not read yet are as large as the
+        others were."""
+        unread = max(0, end - max(self.state.frontier, end if self._inherited is None else self._inherited))
+        return self.state.bytes + unread * self._record_bytes // max(1, self._records)
+
     async def flush(self, shards: Sequence[ShardId], timestamp: int) -> dict[ShardId, list[SegmentId]]:
         """Seals what was in the log at the time of the call, and notes it in the manifests."""
         (end,) = await self._resources.log.end([self.channel])
@@ -109,7 +121,7 @@ class OwnedChannel:
 
     # --- tailing ------------------------------------------------------------------------------
     async def _tail(self) -> None:
-        failures = 0
+        failures, trimmed = 0, -1
         while True:
             try:
                 await self._tail_once()
@@ -117,6 +129,11 @@ class OwnedChannel:
                 log.info("channel lost", channel=self.channel, error=str(e))
                 return
             except Exception as e:
+                if isinstance(e, LogTruncated) and e.asked > trimmed:
+                    # By the owner after this one, or by this one's own trim, after the checkpoint was read here:
+                    # there is a newer checkpoint. Were it the same again, records would be lost.
+                    trimmed = e.asked
+                    continue
                 self._fail(e)
                 failures = 0 if isinstance(e, Unavailable) else min(failures + 1, 10)
                 await asyncio.sleep(min(RETRY_S[0] * 2**failures, RETRY_S[1]))
@@ -135,6 +152,8 @@ class OwnedChannel:
         start = keys.decode(ChannelCheckpoint, item.value).position if item else kept
         self._stored = Position(start if item else -1)
         (self._replayed,) = await log_.end([self.channel])
+        if self._inherited is None:
+            self._inherited = self._replayed
         self._floors.clear()
         await self._cancel(self.seals)
         self.state = ChannelState(self._settings, self.channel, Position(start))
@@ -153,6 +172,8 @@ class OwnedChannel:
 
     async def _take(self, log_record: LogRecord) -> None:
         position = log_record.position
+        self._records += 1
+        self._record_bytes += len(log_record.payload)
         record = decode(log_record.payload)
         if record.kind == BARRIER or not await self._wanted(record.shard, position):
             self.state.skip(position)

@@ -27,7 +27,6 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
-    ("grpc.so_reuseport", 0),
 )
 
 
@@ -37,7 +36,7 @@ class Listener(Protocol):
     port: int
 
     async def stop(self, grace_s: float) -> None:
-        """Refuses new calls, waits up to ``grace_s`` for running ones, closes the port."""
+        """Gives up the port, refuses new calls, waits up to ``grace_s`` for running ones, closes the rest."""
         ...
 
 
@@ -49,7 +48,7 @@ async def serve(proxy: Proxy, server: ServerSettings) -> Listener:
         native = NativeListener(proxy.methods, server)
         native.start()
         return native
-    grpc_server = aio.server(options=OPTIONS)
+    grpc_server = aio.server(options=(*OPTIONS, ("grpc.so_reuseport", int(server.reuse_port))))
     register: Any = grpc_server.add_registered_method_handlers  # pyright: ignore[reportAttributeAccessIssue] (not in the stubs)
     register(SERVICE, {name: _unary(_serving(method)) for name, method in proxy.methods.items()})
     register(health.HEALTH, {"Check": _unary(_check_health)})

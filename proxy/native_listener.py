@@ -8,9 +8,12 @@ they gain on waiting for the GIL (docs/decisions/0020).
 
 import asyncio
 import os
+import socket
+import stat
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -29,6 +32,12 @@ IO_THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))
 BATCH = 16
 """Calls a thread takes at a time: searches among them that differ in their vectors only run as one."""
 JOIN_S = 5.0
+SHORT_S = 0.1
+"""When the listener ends, calls are taken until none of those that run has run for longer than this."""
+SENT_S = 0.25
+"""Pause between the last answer and the end of its connection: the front cannot say when it was sent, and
+a client that does not get the answer to an insert sends it again."""
+POLL_S = 0.005
 
 log = structlog.get_logger()
 
@@ -39,18 +48,25 @@ class NativeListener:
     def __init__(self, methods: Mapping[str, Method], server: ServerSettings) -> None:
         """Raises ``StartRefused`` when the address can't be had."""
         address = f"{server.host}:{server.port}"
+        others = _listening()
         try:
-            self._front = NativeGrpcFront(address, [], call_details=True, io_threads=IO_THREADS)
+            self._front = NativeGrpcFront(
+                address, [], call_details=True, io_threads=IO_THREADS, reuse_port=server.reuse_port
+            )
         except OSError as e:
             raise StartRefused(f"can't listen on {address}: {e}") from e
         self.port: int = self._front.bound_port
+        self._sockets = _listening() - others
         self._methods = list(methods.values())
         paths = [*(f"/{SERVICE}/{name}" for name in methods), f"/{health.HEALTH}/Check"]
         self._health_check = len(methods)
         self._front.add_methods([(path, False) for path in paths])
         self._loop = asyncio.get_running_loop()
-        self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._stopping = False
+        self._tasks: dict[int, tuple[asyncio.Task[None], float]] = {}
+        """By call; each with the time it began."""
+        self._taking = self._stopping = False
+        self._answered = 0.0
+        """When the last answer was handed over."""
         self._poll_s = server.poll_us * 1e-6
         self._brisk = False
         """Whether the last call came within ``_poll_s`` of the answer before it."""
@@ -62,15 +78,36 @@ class NativeListener:
         self._thread.start()
 
     async def stop(self, grace_s: float) -> None:
-        """Refuses new calls, waits up to ``grace_s`` for running ones, closes the port."""
+        """Gives up the port, waits up to ``grace_s`` for what runs, closes the connections.
+
+        Clients connect anew once their connection is lost, and must meet another process then: so the
+        port goes first. Told instead that they should go, they would ask again on the same connection:
+        calls that come late are not taken, and not answered either, for the moment that is left."""
+        end = time.monotonic() + grace_s
+        self._give_up_port()
+        await _while(self._runs_long, end)
         self._stopping = True
-        running = list(self._tasks.values())
-        if running and grace_s > 0:
-            await asyncio.wait(running, timeout=grace_s)
+        await _while(lambda: self._taking, end)
+        await asyncio.sleep(0)  # what was taken before has begun
+        if running := [task for task, _ in self._tasks.values()]:
+            await asyncio.wait(running, timeout=max(end - time.monotonic(), 0.0))
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.sleep(max(self._answered + SENT_S - time.monotonic(), 0.0))
         await asyncio.to_thread(self._close)
+
+    def _give_up_port(self) -> None:
+        """Takes no connection any more; those that are there stay. The front can only end both at once: its
+        listening sockets are exchanged for some that nobody reaches."""
+        for fd in self._sockets:
+            with socket.socket() as unreachable:
+                os.dup2(unreachable.fileno(), fd, inheritable=False)
+        self._sockets.clear()
+
+    def _runs_long(self) -> bool:
+        before = time.monotonic() - SHORT_S
+        return any(began < before for _, began in self._tasks.values())
 
     def _close(self) -> None:
         self._front.close()
@@ -79,11 +116,12 @@ class NativeListener:
     # --- in the listener's thread ----------------------------------------------------------------
     def _receive(self) -> None:
         while (events := self._next()) is not None:
+            self._taking = True  # before ``_stopping`` is looked at
             calls: dict[Method, list[tuple[int, Arrival]]] = {}
             for kind, id, number, data, _, details in events:
                 if kind == EVENT_CANCEL:
                     self._on_loop(self._cancel, id)
-                elif data is None or details is None or self._refused(id, data):
+                elif data is None or details is None or self._stopping or self._refused(id, data):
                     continue
                 elif number == self._health_check:
                     self._check_health(id, data)
@@ -91,6 +129,8 @@ class NativeListener:
                     calls.setdefault(self._methods[number], []).append((id, (data, details[0], details[2])))
             for method, arrived in calls.items():
                 self._answer_or_begin(method, arrived)
+            self._answered = time.monotonic()
+            self._taking = False
 
     def _next(self) -> list[Any] | None:
         """The next calls; None when the listener is closed.
@@ -118,14 +158,11 @@ class NativeListener:
                 self._front.respond(id, reply)
 
     def _refused(self, id: int, data: bytes) -> bool:
-        if self._stopping:
-            self._fail(id, grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
-        elif len(data) > MESSAGE_BYTES_MAX:
+        if len(data) > MESSAGE_BYTES_MAX:
             text = f"the request has {len(data)} bytes, at most {MESSAGE_BYTES_MAX} are taken"
             self._fail(id, grpc.StatusCode.RESOURCE_EXHAUSTED, text)
-        else:
-            return False
-        return True
+            return True
+        return False
 
     def _check_health(self, id: int, data: bytes) -> None:
         try:
@@ -144,12 +181,12 @@ class NativeListener:
 
     # --- on the event loop --------------------------------------------------------------------------
     def _begin(self, id: int, method: Method, arrival: Arrival) -> None:
-        self._tasks[id] = self._loop.create_task(self._answer(id, method, arrival))
+        self._tasks[id] = self._loop.create_task(self._answer(id, method, arrival)), time.monotonic()
 
     def _cancel(self, id: int) -> None:
         """The client left, or its deadline passed."""
-        if task := self._tasks.get(id):
-            task.cancel()
+        if found := self._tasks.get(id):
+            found[0].cancel()
 
     async def _answer(self, id: int, method: Method, arrival: Arrival) -> None:
         try:
@@ -159,4 +196,24 @@ class NativeListener:
             self._fail(id, grpc.StatusCode.CANCELLED, "the call was cancelled")
             raise
         finally:
+            self._answered = time.monotonic()
             del self._tasks[id]
+
+
+async def _while(true: Callable[[], bool], end: float) -> None:
+    while True:
+        if not true() or time.monotonic() > end:
+            return
+        await asyncio.sleep(POLL_S)
+
+
+def _listening() -> set[int]:
+    """The descriptors of this process at which connections come in."""
+    found: set[int] = set()
+    for fd in map(int, os.listdir("/dev/fd")):
+        with suppress(OSError):  # closed since it was listed
+            if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                with socket.socket(fileno=os.dup(fd)) as one:
+                    if one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                        found.add(fd)
+    return found

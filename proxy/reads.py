@@ -34,6 +34,9 @@ ELSEWHERE = (Unavailable, CollectionNotLoaded, CollectionNotReady, SnapshotExpir
 one of them only."""
 SHUN_S = 1.0
 """How long a node that failed is asked only where there is no other."""
+SILENT_S = 0.5
+"""A node that owes an answer and has given none to anybody for this long may be paused or cut off, which
+its connection shows only seconds later: another replica is asked too."""
 
 
 class Shards:
@@ -49,6 +52,8 @@ class Shards:
         self._under_way: Counter[NodeId] = Counter()
         self._shunned: dict[NodeId, float] = {}
         """Nodes that failed lately, until when others are asked first."""
+        self._heard: dict[NodeId, float] = {}
+        """When a node of one of several replicas last answered."""
 
     async def ask(self, collection: Collection, call: Call, ask: Ask[T]) -> list[T]:
         """The answers of all shards, in shard order. Reads change nothing, so one that meets a lost
@@ -72,21 +77,57 @@ class Shards:
             leaders = self._leaders(collection, shard)
             if len(leaders) == 1:
                 return await ask(self._nodes.query_node(leaders[0]), shard)
-            return await self._ask_one(self._choose(leaders, ()), shard, ask)
+            return await self._ask_replica(leaders, self._choose(leaders, ()), shard, ask)
         except ELSEWHERE as e:
             return await self._ask_again(collection, shard, call, ask, e)
 
-    async def _ask_one(self, node: NodeId, shard: int, ask: Ask[T]) -> T:
-        self._under_way[node] += 1
+    async def _ask_replica(self, leaders: Sequence[NodeId], node: NodeId, shard: int, ask: Ask[T]) -> T:
+        """The answer of ``node``, or of another one of ``leaders`` if that is there first after it went silent."""
+        others = [n for n in leaders if n != node]
+        if not others:
+            return await self._ask_one(node, shard, ask)
+        first = self._send(node, shard, ask)
+        asked = [first]
         try:
-            return await ask(self._nodes.query_node(node), shard)
+            if not await self._went_silent(node, first):
+                return await first
+            self._shunned[node] = time.monotonic() + SHUN_S
+            asked.append(self._send(self._choose(others, ()), shard, ask))
+            return await _first_answer(asked)
+        finally:
+            if len(asked) > 1 or not first.done():
+                for task in asked:
+                    task.cancel()
+                await asyncio.gather(*asked, return_exceptions=True)
+
+    async def _went_silent(self, node: NodeId, asked: asyncio.Task[T]) -> bool:
+        """Waits for the answer; True once the node has let everybody wait for ``SILENT_S``."""
+        since = time.monotonic()
+        while (left_s := max(since, self._heard.get(node, 0.0)) + SILENT_S - time.monotonic()) > 0:
+            if (await asyncio.wait({asked}, timeout=left_s))[0]:
+                return False
+        return True
+
+    def _send(self, node: NodeId, shard: int, ask: Ask[T]) -> asyncio.Task[T]:
+        """Asks a node; the request counts as under way at once."""
+        self._under_way[node] += 1
+        task = asyncio.create_task(self._ask_one(node, shard, ask))
+        task.add_done_callback(lambda _: self._came_back(node))
+        return task
+
+    def _came_back(self, node: NodeId) -> None:
+        self._under_way[node] -= 1
+        if not self._under_way[node]:
+            del self._under_way[node]
+
+    async def _ask_one(self, node: NodeId, shard: int, ask: Ask[T]) -> T:
+        try:
+            answer = await ask(self._nodes.query_node(node), shard)
+            self._heard[node] = time.monotonic()
+            return answer
         except (Unavailable, CollectionNotLoaded, CollectionNotReady):
             self._shunned[node] = time.monotonic() + SHUN_S
             raise
-        finally:
-            self._under_way[node] -= 1
-            if not self._under_way[node]:
-                del self._under_way[node]
 
     async def _ask_again(self, collection: Collection, shard: int, call: Call, ask: Ask[T], error: Exception) -> T:
         """Every replica in turn at once, then after longer and longer pauses."""
@@ -108,7 +149,7 @@ class Shards:
                             leaders = self._leaders(collection, shard)
                         node = self._choose(leaders, tried)
                         tried.add(node)
-                        return await self._ask_one(node, shard, ask)
+                        return await self._ask_replica(leaders, node, shard, ask)
                     except ELSEWHERE as e:
                         error = e
         except TimeoutError:
@@ -132,6 +173,18 @@ class Shards:
                 f"collection not fully loaded[collection={collection.name}]: shard {shard} has no leader"
             )
         return leaders
+
+
+async def _first_answer(asked: Sequence[asyncio.Task[T]]) -> T:
+    """Of replicas. Raises the last one's error when all fail."""
+    error: Exception | None = None
+    for answer in asyncio.as_completed(asked):
+        try:
+            return await answer
+        except ELSEWHERE as e:
+            error = e
+    assert error
+    raise error
 
 
 def _check_still_loaded(catalog: Catalog, collection: Collection) -> None:

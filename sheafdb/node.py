@@ -4,11 +4,13 @@ The roles meet through the same ports and Protocols as in ``sheafdb.standalone``
 a Protocol is a connection. What is particular to a role is in ``sheafdb.roles``, one file each.
 """
 
+import asyncio
 import os
 import re
 import secrets
 import shutil
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib import import_module
@@ -36,6 +38,8 @@ from storage.membership import Membership
 from storage.store import Store
 
 ANY_ADDRESS = ("0.0.0.0", "::", "")  # noqa: S104  # compared with, not bound to
+SHARE_DEADLINE_S = 60.0
+SHARE_POLL_S = 0.05
 ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 log = structlog.get_logger()
@@ -57,8 +61,11 @@ class Node:
     @classmethod
     async def open(cls, role: str, settings: Settings) -> "Node":
         """Serves, and is known to the others, when it returns. Raises ``StartRefused``, ``InvalidArgument``."""
-        at = settings.server if role == "proxy" else settings.node
-        check_free(at.host, at.port, "server.port" if role == "proxy" else "node.port")
+        at, server = settings.node, settings.server
+        if role == "proxy":
+            check_free(server.host, server.port, "server.port", reuse_port=server.reuse_port)
+        else:
+            check_free(at.host, at.port, "node.port")
         node = cls(role, settings)
         try:
             await node._start()
@@ -95,6 +102,8 @@ class Node:
             await self._lifetime.start(name, part)
         await self._listen(wiring)
         await self._join(place, wiring)
+        if wiring.awaited:
+            await self._take_share(wiring.awaited)
         self._state = ""
 
     async def _place(self, store: Store) -> Place:
@@ -132,6 +141,17 @@ class Node:
             self._on_leaving("hand-over", partial(drain.run, wiring.holds, self._drain_s))
         if wiring.resign:
             self._on_leaving("leadership", wiring.resign)
+
+    async def _take_share(self, awaited: Callable[[], str]) -> None:
+        """Not ready before, so that a rolling restart goes on to the next node only then; but not for ever,
+        so that nodes which wait for each other all come up."""
+        end = time.monotonic() + SHARE_DEADLINE_S
+        while reason := awaited():
+            self._state = reason
+            if time.monotonic() > end:
+                log.warning("ready before it has its share", role=self._role, node=self.id, reason=reason)
+                return
+            await asyncio.sleep(SHARE_POLL_S)
 
     def _on_leaving(self, name: str, leave: Callable[[], Awaitable[None]]) -> None:
         async def unless_failed() -> None:

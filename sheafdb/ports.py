@@ -6,11 +6,12 @@ import socket
 from core.errors import StartRefused
 
 
-def check_free(host: str, port: int, setting: str) -> None:
-    """Raises ``StartRefused`` when nobody could listen there now. ``setting``: what to change."""
+def check_free(host: str, port: int, setting: str, *, reuse_port: bool = False) -> None:
+    """Raises ``StartRefused`` when nobody could listen there now. ``setting``: what to change. reuse_port:
+    beside others that allow it too."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        socket.create_server(address[:2], family=family).close()
+        socket.create_server(address[:2], family=family, reuse_port=reuse_port).close()
     except OSError as e:
         raise refused(host, port, setting, e) from e
 

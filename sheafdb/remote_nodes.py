@@ -24,6 +24,9 @@ from storage.meta.port import MetaStore
 
 LEAVE_S = 60.0
 """How long requests that a node took before it left may go on."""
+LOST_S = 2.0
+"""The same of a query node whose registration ended although it did not ask to drain. It hangs, or has lost
+the metadata store; its connection may look well for ever. Reads can be asked again elsewhere, and wait there."""
 
 Remote = TypeVar("Remote")
 
@@ -36,6 +39,7 @@ class RemoteNodes:
 
     def __init__(self, meta: MetaStore) -> None:
         self._mirror: Mirror[str] = Mirror(meta, keys.NODES, str)
+        self._drains: Mirror[str] = Mirror(meta, keys.drain("querynode", NodeId("")), str)
         self._known: dict[tuple[str, NodeId], Registration] = {}
         self._peers: dict[str, Peer] = {}
         self._remotes: dict[tuple[object, str], Any] = {}
@@ -44,6 +48,7 @@ class RemoteNodes:
 
     async def start(self) -> None:
         """Knows all nodes when it returns. Raises ``StartRefused`` when one speaks another format."""
+        await self._drains.start()
         await self._mirror.start()
         self._mirror.listen(self._changed)
         for (role, id), found in self._known.items():
@@ -52,6 +57,7 @@ class RemoteNodes:
 
     async def close(self) -> None:
         await self._mirror.close()
+        await self._drains.close()
         for task in self._leaving:
             task.cancel()
         await asyncio.gather(*self._leaving, return_exceptions=True)
@@ -122,14 +128,15 @@ class RemoteNodes:
                 if not now.understood:
                     log.warning("node left out", role=role, node=id, error=_strange(role, NodeId(id), now))
         if before and all(before.address != other.address for other in self._known.values()):
-            self._leave(before.address)
+            asked = role != "querynode" or keys.drain(role, NodeId(id)) in self._drains.values
+            self._leave(before.address, LEAVE_S if asked else LOST_S)
 
-    def _leave(self, address: str) -> None:
+    def _leave(self, address: str, grace_s: float) -> None:
         peer = self._peers.pop(address, None)
         if peer is None:
             return
         self._remotes = {key: remote for key, remote in self._remotes.items() if key[1] != address}
-        task = asyncio.create_task(peer.close(LEAVE_S), name=f"leaving {address}")
+        task = asyncio.create_task(peer.close(grace_s), name=f"leaving {address}")
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
 

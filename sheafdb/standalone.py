@@ -33,6 +33,7 @@ from sheafdb.ports import check_free
 from storage.catalog import Catalog
 from storage.embedded import open_store
 from storage.membership import Membership
+from storage.pressure import PressureSigns
 from storage.store import Store
 
 NODE = NodeId("standalone")
@@ -71,7 +72,8 @@ class Standalone:
         nodes.query[NODE], nodes.data[NODE] = self._query_node, data_node
         nodes.index.append(index_node)
         self._catalog = Catalog(meta)
-        self._proxy = Proxy(settings, self._catalog, coordinator, nodes, records, clock)
+        pressure = PressureSigns(meta)
+        self._proxy = Proxy(settings, self._catalog, coordinator, nodes, records, clock, pressure=pressure.by_channel)
         self._parts: tuple[tuple[str, Part], ...] = (
             ("coordinator", coordinator),
             ("index node", index_node),
@@ -80,6 +82,7 @@ class Standalone:
             ("query node", self._query_node),
             ("query node's registration", Membership(meta, "querynode", NODE, ADDRESS, lease_ttl_s)),
             ("catalog", self._catalog),
+            ("pressure", pressure),
             ("proxy", self._proxy),
         )
         self._serving = False

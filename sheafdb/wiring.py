@@ -44,6 +44,7 @@ class Wiring:
 
     parts: by name, in the order in which they start.
     handlers: what other nodes call it by. listen: opens a port of another kind instead.
+    awaited: what keeps it from its share of the work, once the others know it; "" = nothing.
     holds: whether it has what another node of the role would take over, if it could.
     resign: gives up what it is, before it leaves.
     """
@@ -51,5 +52,6 @@ class Wiring:
     parts: Sequence[tuple[str, Part]]
     handlers: Handlers = field(default_factory=dict)
     listen: Callable[[], Awaitable[Front]] | None = None
+    awaited: Callable[[], str] | None = None
     holds: Callable[[], Awaitable[bool]] | None = None
     resign: Callable[[], Awaitable[None]] | None = None

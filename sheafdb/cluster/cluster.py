@@ -100,11 +100,11 @@ class Cluster:
         """One more process of a role; it is not started yet."""
         number = len(self.of(role)) + 1
         name, address = f"{role}-{number}", ""
-        options = ["--set", f"node.id={name}"]
+        options: list[str] = []
         if role == "proxy":
             port = port or free_port()
             address = f"{HOST}:{port}"
-            options += ["--port", str(port)]
+            options += ["--port", str(port), "--set", "server.port_use=shared"]
         for key, value in (settings or {}).items():
             options += ["--set", f"{key}={value}"]
         process = RoleProcess(role, name, self.folder / name, config=self.config, options=options, address=address)

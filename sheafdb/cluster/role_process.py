@@ -14,7 +14,8 @@ DRAIN_DEADLINE_S = 60.0
 
 
 class RoleProcess:
-    """``sheafdb ROLE --config FILE`` in a folder of its own. ``name`` is its node id over all its lives.
+    """``sheafdb ROLE --config FILE`` in a folder of its own. ``name`` is its node id over all its lives;
+    those of a proxy overlap, so each has a number too.
 
     address: host:port of the Milvus protocol for a proxy, else "".
     """
@@ -24,7 +25,8 @@ class RoleProcess:
     ) -> None:
         self.role, self.name, self.folder, self.address = role, name, folder, address
         self.starts = 0
-        self._command = [sys.executable, "-m", "sheafdb.cli", role, "--config", str(config), *options]
+        self._command = [sys.executable, "-m", "sheafdb.cli", role, "--config", str(config)]
+        self._extra = options
         self._child: Child | None = None
         self._started_at = 0.0
 
@@ -66,13 +68,23 @@ class RoleProcess:
         """Seconds since it was last started."""
         return time.monotonic() - self._started_at
 
-    def spawn(self) -> None:
-        """Starts it and returns at once."""
+    def spawn(self, *, failpoints: str = "") -> None:
+        """Starts it and returns at once. failpoints: as ``core.failpoints`` reads them, for this life only."""
         assert not self.alive, f"{self.name} runs already"
+        self._spawn(failpoints)
+
+    def _spawn(self, failpoints: str = "") -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.starts += 1
         self._started_at = time.monotonic()
-        self._child = Child(self._command, self.log, out=self.folder / f"{self.name}.out", cwd=self.folder)
+        id = f"{self.name}.{self.starts}" if self.address else self.name
+        self._child = Child(
+            [*self._command, "--set", f"node.id={id}", *self._extra],
+            self.log,
+            out=self.folder / f"{self.name}.out",
+            cwd=self.folder,
+            env={"SHEAFDB_FAILPOINTS": failpoints},
+        )
 
     async def ready(self, deadline_s: float = START_DEADLINE_S) -> None:
         """Returns once it serves. Raises ``StartRefused`` when it ends instead, ``Timeout`` when it does
@@ -95,9 +107,21 @@ class RoleProcess:
         await self.ready()
 
     async def restart(self) -> None:
-        """As a rolling restart does: SIGTERM, drained, started again."""
-        await self.stop()
-        await self.start_again()
+        """As a rolling restart does: SIGTERM, drained, started again. A proxy's next life serves on its port
+        before the present one is told to end, so that no client is refused."""
+        if not self.address:
+            await self.stop()
+            await self.start_again()
+            return
+        before = self.child
+        self._spawn()
+        try:
+            await self.ready()
+        except BaseException:
+            self.child.kill()
+            self._child = before
+            raise
+        await before.stop(DRAIN_DEADLINE_S)
 
     async def stop(self) -> int:
         """SIGTERM; the exit code. Raises ``Timeout``, with the process killed, when it does not drain."""

@@ -16,5 +16,6 @@ def wire(place: Place) -> Wiring:
         store.objects,
         place.nodes,
         place.clock,
+        settings.query_node.spread_bytes,
     )
     return Wiring([("coordinator", service)], coordinator_handlers(service), resign=service.resign)

@@ -1,4 +1,4 @@
-"""A query node: others lead its shards and hold its share of theirs before it leaves."""
+"""A query node: ready once it has its share; others lead its shards and hold that share before it leaves."""
 
 from querynode.service import QueryNodeService
 from rpc.query_node import query_node_handlers
@@ -22,4 +22,4 @@ def wire(place: Place) -> Wiring:
     async def holds() -> bool:
         return bool(service.worker.segments or await service.shards())
 
-    return Wiring([("query node", service)], handlers, holds=holds)
+    return Wiring([("query node", service)], handlers, awaited=service.awaited, holds=holds)

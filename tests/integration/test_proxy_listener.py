@@ -1,6 +1,8 @@
 """Putting a proxy on a port: which server, TLS, refusals, and stopping."""
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 from grpc import aio
+from pymilvus import MilvusClient
 from pymilvus.grpc_gen import milvus_pb2, milvus_pb2_grpc
 
 from core.clock import HybridClock
@@ -110,6 +113,39 @@ async def test_a_taken_port_is_refused(proxy: Proxy, kind: str) -> None:
     listener = await serve(proxy, ServerSettings(port=0, listener=kind))
     with pytest.raises(StartRefused, match=f"can't listen on 127.0.0.1:{listener.port}"):
         await serve(proxy, ServerSettings(port=listener.port, listener=kind))
+    await listener.stop(0)
+
+
+@pytest.mark.parametrize("kind", LISTENERS)
+async def test_no_call_fails_and_none_is_answered_twice_when_the_port_changes_hands(proxy: Proxy, kind: str) -> None:
+    served = 0
+
+    async def count(_request: Any, _call: Any) -> Any:
+        nonlocal served
+        served += 1
+        await asyncio.sleep(0.002)
+        return milvus_pb2.GetVersionResponse(version="counted")
+
+    proxy.methods.update(GetVersion=methods({"GetVersion": count}, Settings().proxy)["GetVersion"])
+    listener = await serve(proxy, ServerSettings(port=0, listener=kind, port_use="shared"))
+    stopping = threading.Event()
+
+    def load() -> int:
+        with contextlib.closing(MilvusClient(f"http://127.0.0.1:{listener.port}", dedicated=True)) as client:
+            answered = 0
+            while not stopping.is_set():
+                assert client.get_server_version() == "counted"
+                answered += 1
+            return answered
+
+    loads = [asyncio.create_task(asyncio.to_thread(load)) for _ in range(3)]
+    for _ in range(4):
+        await asyncio.sleep(0.2)
+        follower = await serve(proxy, ServerSettings(port=listener.port, listener=kind, port_use="shared"))
+        await listener.stop(10)
+        listener = follower
+    stopping.set()
+    assert sum(await asyncio.gather(*loads)) == served > 100
     await listener.stop(0)
 
 

@@ -19,7 +19,7 @@ from rpc.query_node import query_node_handlers
 from rpc.remote_worker import worker_handlers
 from rpc.roles import DropCollection
 from rpc.server import RpcServer
-from rpc.workers import Forward, Session
+from rpc.workers import Forward, Room, Session
 from sheafdb import leading_coordinator
 from sheafdb.draining import Drain
 from sheafdb.leading_coordinator import LeadingCoordinator
@@ -95,7 +95,7 @@ async def test_nodes_are_found_when_they_register_and_forgotten_when_they_leave(
     nodes = await cluster.nodes()
     with pytest.raises(Unavailable, match="querynode q is not known here"):
         nodes.query_node(NodeId("q"))
-    await cluster.add("querynode", "q", FakeNode(search=REPLY, forward=None))
+    await cluster.add("querynode", "q", FakeNode(search=REPLY, forward=Room(1, 2)))
     await cluster.add("datanode", "d", FakeNode(compact=3))
     await cluster.add("indexnode", "i2", FakeNode())
     await cluster.add("indexnode", "i1", FakeNode())
@@ -103,7 +103,7 @@ async def test_nodes_are_found_when_they_register_and_forgotten_when_they_leave(
     node = nodes.query_node(NodeId("q"))
     assert len((await node.search(search(time.monotonic() + 5))).counts) == 1
     assert nodes.query_node(NodeId("q")) is node, "connections are kept"
-    await nodes.worker(NodeId("q")).forward(Forward(Session(NodeId("l"), "1"), 0))
+    assert await nodes.worker(NodeId("q")).forward(Forward(Session(NodeId("l"), "1"), 0)) == Room(1, 2)
     assert await nodes.data_node(NodeId("d")).compact(SHARD) == 3
     assert nodes.ids("indexnode") == ["i1", "i2"]
     await cluster.members["q"].close()
@@ -127,6 +127,31 @@ async def test_a_node_that_leaves_answers_what_it_had_taken(cluster: Cluster) ->
     await until(lambda: nodes.ids("querynode") == [], "the registration is gone")
     release.set()
     assert len((await running).counts) == 1
+
+
+async def test_reads_of_a_node_that_hangs_end_soon_after_its_registration(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection still answers; one that asked to drain finishes what it has."""
+    monkeypatch.setattr("sheafdb.remote_nodes.LOST_S", 0.1)
+
+    async def hang(_: Any) -> Any:
+        await asyncio.sleep(60)
+
+    nodes = await cluster.nodes()
+    reads = {}
+    for id in ("hangs", "drains"):
+        await cluster.add("querynode", id, FakeNode(search=hang))
+        await until(lambda id=id: id in nodes.ids("querynode"), "the registration is seen")
+        reads[id] = asyncio.create_task(nodes.query_node(NodeId(id)).search(search(time.monotonic() + 30)))
+    await cluster.meta.commit((), [Put(keys.drain("querynode", NodeId("drains")), b"")])
+    await asyncio.sleep(0.05)
+    for id in reads:
+        await cluster.members[id].close()
+    with pytest.raises(Unavailable):
+        await asyncio.wait_for(reads["hangs"], 5)
+    assert not reads["drains"].done()
+    reads["drains"].cancel()
 
 
 async def test_a_node_that_comes_back_elsewhere_is_used_there(cluster: Cluster) -> None:

@@ -189,6 +189,24 @@ async def test_a_node_that_joins_takes_leaders_and_one_that_drains_gives_them_up
         assert held == 2
 
 
+async def test_a_node_awaits_its_share_before_it_is_ready(cluster: Cluster) -> None:
+    await cluster.begin(Q1)
+    await cluster.load()
+    assert cluster.services[Q1].awaited() == ""
+    await cluster.begin(Q2)
+    joined = cluster.services[Q2]
+    assert joined.awaited() == "collection c waits for the coordinator to place it here"
+    reasons: set[str] = set()
+
+    async def nothing_is_awaited() -> bool:
+        reasons.add(joined.awaited())
+        return "" in reasons
+
+    await until(nothing_is_awaited, "the new node to have its share")
+    assert sorted(cluster.placement.replicas[0].leaders) == [Q1, Q1, Q2, Q2]
+    assert len(reasons) > 2, "it also waits for shards to load and to be handed over"
+
+
 async def test_a_leader_that_died_is_replaced_and_reads_wait_for_it(cluster: Cluster) -> None:
     await cluster.begin(Q1, Q2)
     await cluster.load()
@@ -234,6 +252,35 @@ async def test_the_replica_with_fewer_requests_under_way_is_asked(cluster: Clust
     assert counts == [20, 20]
     release.set()
     assert await asyncio.gather(*reads) == [[0, 1, 2, 3]] * 10
+
+
+async def test_a_replica_that_goes_silent_holds_up_no_read_for_long(cluster: Cluster) -> None:
+    await cluster.begin(Q1, Q2)
+    await cluster.load(2)
+    silent: set[QueryNode] = set()
+    cancelled = 0
+
+    async def ask(node: QueryNode, shard: int) -> int:
+        nonlocal cancelled
+        if node in silent:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                cancelled += 1
+                raise
+        return shard
+
+    for paused in cluster.services.values():
+        silent = {paused}
+        started = time.monotonic()
+        for _ in range(5):
+            call = Call("", "", time.monotonic() + 10)
+            assert await cluster.shards.ask(cluster.collection, call, ask) == [0, 1, 2, 3]
+        assert time.monotonic() - started < 3, "one look at it, then it is left out"
+    assert cancelled, "nobody works on for nobody"
+    silent = set(cluster.services.values())
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(cluster.shards.ask(cluster.collection, Call("", "", time.monotonic() + 10), ask), 0.8)
 
 
 async def _all_asked(asked: list[QueryNode], wanted: int) -> bool:

@@ -13,8 +13,9 @@ import datanode.compact
 from core.catalog import ChannelCheckpoint, ChannelOwner
 from core.errors import Corrupted, Fenced
 from core.failpoints import arm
-from core.ids import NodeId, ShardId
+from core.ids import Channel, NodeId, ShardId
 from datanode.compaction_plan import Policy
+from datanode.service import DataNodeService
 from rpc.roles import CreatePartition, DropCollection, DropPartition
 from storage import keys, record
 from storage.embedded import open_store
@@ -219,6 +220,32 @@ async def test_a_new_owner_stops_the_old_one(rig: Rig) -> None:
     item = await rig.store.meta.get(keys.owner(channel))
     assert item is not None
     assert keys.decode(ChannelOwner, item.value).node == NODE
+
+
+async def test_a_successor_under_the_same_id_gets_an_epoch_of_its_own(rig: Rig, tmp_path: Path) -> None:
+    """As when a process is paused and another one is started in its place."""
+    c = await rig.create()
+    await rig.write(c, {1: 1})
+    await rig.flush(c)
+    channel, store = c.shards[0].channel, rig.store
+    former = rig.data_node._channels[channel]
+    successor = DataNodeService(
+        QUIET, 0.0, NODE, store.meta, store.log, store.objects, rig.coordinator, tmp_path / "successor"
+    )
+    await successor.start()
+    await until(lambda: _owns(successor, channel), "the successor to own the channel")
+    assert successor._channels[channel].authority.epoch > former.authority.epoch
+    with pytest.raises(Fenced):
+        await former.flush([ShardId(c.id, 0)], rig.clock.now())
+    await rig.write(c, {2: 2})
+    await successor.flush([ShardId(c.id, 0)], rig.clock.now())
+    assert await rig.state(c) == {1: 1, 2: 2}
+    assert not rig.data_node._channels, "it does not claim them back"
+    await successor.close()
+
+
+async def _owns(data_node: DataNodeService, channel: Channel) -> bool:
+    return channel in data_node._channels
 
 
 async def test_compaction_merges_and_drops_the_dead(rig: Rig) -> None:

@@ -54,6 +54,11 @@ spec:
         {{- end }}
         - {name: metrics, containerPort: 9091}
       {{- include "sheafdb.probes" .root | nindent 6 }}
+      {{- if eq .role "proxy" }}
+      # The Service must have stopped sending clients here before the port closes: one that is refused fails.
+      lifecycle:
+        preStop: {exec: {command: [sleep, "5"]}}
+      {{- end }}
       resources: {{- toYaml $values.resources | nindent 8 }}
       securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true}
       volumeMounts:
