@@ -3,16 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := core engine storage rpc proxy coordinator querynode datanode indexnode sheafdb bench examples tests scripts
 
-.PHONY: help demo cluster servers test chaos check bench docs proto format clean
+.PHONY: help demo cluster servers test chaos check bench failover docs proto format clean
 
 help:
 	@echo "make demo    a guided tour on real data (a minute)"
 	@echo "make cluster Kafka, etcd, MinIO and five roles on this machine (CLUSTER_ARGS for options)"
 	@echo "make servers installs Kafka, etcd, MinIO and Toxiproxy into a cache folder (once: three minutes)"
 	@echo "make test    all tests"
-	@echo "make chaos   kills and pauses a loaded cluster for an hour and checks every answer (CHAOS_ARGS for options)"
+	@echo "make chaos   faults of all kinds for an hour on a loaded cluster, every answer checked (CHAOS_ARGS for options)"
 	@echo "make check   format, lint, types, import rules, generated files"
 	@echo "make bench   speed and memory, written to docs/performance.md (BENCH_ARGS for options)"
+	@echo "make failover  what clients see of killed and restarted processes, written to docs/failover.md"
 	@echo "make docs    docs/settings.md from the code"
 	@echo "make proto   rpc/pb from proto/"
 	@echo "make format  formats the code"
@@ -50,6 +51,9 @@ check: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python -m bench.run --out docs/performance.md $(BENCH_ARGS)
+
+failover: .venv/installed servers
+	$(BIN)/python -m bench.failover
 
 docs: .venv/installed
 	$(BIN)/python -m sheafdb.settings_page > docs/settings.md.new && mv docs/settings.md.new docs/settings.md

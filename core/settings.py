@@ -43,9 +43,18 @@ class ServerSettings:
         least=0,
         most=10_000,
     )
+    port_use: str = setting(
+        "exclusive",
+        "shared: several proxies of a machine may listen on the port, so that one starts before another ends",
+        choices=("exclusive", "shared"),
+    )
     tls_cert: str = setting("", "PEM file with the certificate chain; set with tls_key to serve TLS")
     tls_key: str = setting("", "PEM file with the private key")
     drain_s: float = setting(10.0, "longest wait for running requests at SIGTERM", least=0)
+
+    @property
+    def reuse_port(self) -> bool:
+        return self.port_use == "shared"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +93,12 @@ class DataNodeSettings:
     buffer_bytes: int = setting(
         512 * 1024 * 1024, "buffered bytes of all shards above which the largest is sealed", least=1024
     )
+    backlog_bytes: int = setting(
+        0,
+        "bytes of the log, read or not, that wait to be sealed and from which writes are refused; from half of it on"
+        " they are slowed down; 0 = four times buffer_bytes, 2 GiB at least",
+        least=0,
+    )
     compact_bytes: int = setting(512 * 1024 * 1024, "size that compaction merges small segments up to", least=1024)
     compact_segments: int = setting(4, "small segments of a partition that start a merge", least=2)
     compact_dead_ratio: float = setting(0.2, "share of dead rows that rewrites a segment", least=0.01, most=1)
@@ -112,6 +127,18 @@ class QueryNodeSettings:
     session_ttl_s: float = setting(600.0, "how long an iterator's view is held after its last page", least=1)
     spread_bytes: int = setting(
         256 * 1024 * 1024, "bytes of a shard's segments from which several query nodes hold them", least=0
+    )
+    memory_bytes: int = setting(
+        0,
+        "memory for sealed rows and their indexes, mapped files included; what does not fit is not loaded; 0 = all"
+        " that the container or the machine has",
+        least=0,
+    )
+    growing_bytes: int = setting(
+        0,
+        "memory of growing rows from which writes are refused; from half of it on they are slowed down; 0 = a"
+        " quarter of memory_bytes",
+        least=0,
     )
 
 
