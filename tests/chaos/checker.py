@@ -8,8 +8,12 @@ unknown outcome at one moment after its start, however late, or never; one that 
 - a read may see a write that started before the read ended and was not over when the read started.
 
 For unique values and one writer per key at a time (which ``workload`` keeps to) and no unknown outcomes that
-is linearizability, no less (Gibbons and Korach's zones); unknown outcomes and deletes, which look alike, are given
-the benefit of the doubt. Everything said is wrong is wrong: no correct store answers like that.
+is linearizability, no less (Gibbons and Korach's zones); unknown outcomes, and writes that look alike (deletes; a
+definition that is repeated), are given the benefit of the doubt. Everything said is wrong is wrong: no correct
+store answers like that.
+
+Definitions are held to the same rules: what they make is a key, the same value is written to it each time it is
+made, and dropping a collection writes None to all that is in it.
 
 A count is held to the number of keys that must have been there, and of those that can have been.
 """
@@ -21,7 +25,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from tests.chaos.history import Count, Operation, Outcome, Read, Write
+from tests.chaos.history import Count, Key, Operation, Outcome, Read, Write
 
 MOST_SHOWN = 20
 
@@ -70,10 +74,10 @@ class _Spans:
 class _Register:
     """What was written to one key and when each write was settled; ``seal`` before asking anything."""
 
-    def __init__(self, key: int) -> None:
+    def __init__(self, key: Key) -> None:
         self.key = key
         self.writes: list[Write] = []
-        self.by_value: dict[int, Write] = {}
+        self._by_value: dict[int, list[Write]] = defaultdict(list)
         self.reads: list[Read] = []
         self._settled: dict[int, float] = {}
 
@@ -82,14 +86,17 @@ class _Register:
             return
         self.writes.append(write)
         if (value := write.values[self.key]) is not None:
-            assert value not in self.by_value, f"value {value} written twice to key {self.key}"
-            self.by_value[value] = write
+            self._by_value[value].append(write)
+
+    def sources(self, value: int | None, answer: Operation) -> list[Write]:
+        """Writes that an answer with this value can come from, as far as their starts tell."""
+        return [w for w in self._by_value.get(value, ()) if w.start < answer.end] if value is not None else []
 
     def seen(self, value: int | None, read: Read) -> None:
         self.reads.append(read)
-        write = self.by_value.get(value) if value is not None else None
-        if write is not None and write.start < read.end:
-            self._settled[id(write)] = min(self.settled(write), read.end)
+        match self.sources(value, read):
+            case [write]:
+                self._settled[id(write)] = min(self.settled(write), read.end)
 
     def settled(self, write: Write) -> float:
         ended = write.end if write.outcome is Outcome.OK else math.inf
@@ -108,8 +115,8 @@ class _Register:
         return self._latest_start[bisect_right(self._times, time)]
 
     def may_see(self, value: int, answer: Operation) -> bool:
-        write = self.by_value.get(value)
-        return write is not None and write.start < answer.end and self.settled(write) > self.over_before(answer.start)
+        over = self.over_before(answer.start)
+        return any(self.settled(write) > over for write in self.sources(value, answer))
 
     def may_miss(self, answer: Operation) -> bool:
         """Whether the key may be absent."""
@@ -126,8 +133,8 @@ class _Register:
         return max((w for w in self.writes if self.settled(w) <= time), key=lambda w: w.start)
 
 
-def _registers(operations: Sequence[Operation]) -> dict[int, _Register]:
-    registers: dict[int, _Register] = {}
+def _registers(operations: Sequence[Operation]) -> dict[Key, _Register]:
+    registers: dict[Key, _Register] = {}
     for operation in operations:
         if isinstance(operation, Write):
             for key in operation.values:
@@ -143,7 +150,7 @@ def _registers(operations: Sequence[Operation]) -> dict[int, _Register]:
 
 
 # --- one answer ------------------------------------------------------------------------------------
-def _check_read(read: Read, registers: dict[int, _Register]) -> Iterator[Violation]:
+def _check_read(read: Read, registers: dict[Key, _Register]) -> Iterator[Violation]:
     wrong: dict[str, list[str]] = defaultdict(list)
     times = Counter(key for key, _ in read.rows)
     for key, n in times.items():
@@ -166,9 +173,8 @@ def _check_read(read: Read, registers: dict[int, _Register]) -> Iterator[Violati
         yield Violation(kind, f"{_who(read)} read {asked}: {'; '.join(texts[:3])}{more}")
 
 
-def _explain(key: int, value: int | None, read: Read, register: _Register | None) -> tuple[str, str]:
-    write = register.by_value.get(value) if register and value is not None else None
-    if register is None or (value is not None and (write is None or write.start >= read.end)):
+def _explain(key: Key, value: int | None, read: Read, register: _Register | None) -> tuple[str, str]:
+    if register is None or (value is not None and not register.sources(value, read)):
         return "phantom", f"key {key} has value {value}, which nobody had written"
     newest = register.newest(read.start)
     expected = newest.values[key]
@@ -189,12 +195,12 @@ def _came_back(register: _Register, read: Read, newest: Write) -> bool:
         if value is None:
             if newest.values[register.key] is None and register.may_miss(other):
                 return True
-        elif (write := register.by_value.get(value)) is not None and write.start >= newest.start:
+        elif any(write.start >= newest.start for write in register.sources(value, other)):
             return True
     return False
 
 
-def _check_count(count: Count, registers: dict[int, _Register]) -> Iterator[Violation]:
+def _check_count(count: Count, registers: dict[Key, _Register]) -> Iterator[Violation]:
     least = sum(not register.may_miss(count) for register in registers.values())
     if count.count < least:
         yield Violation("partial", f"{_who(count)} counted {count.count}, but {least} keys must have been there")

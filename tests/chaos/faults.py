@@ -8,18 +8,19 @@ from random import Random
 
 from core.errors import SheafError
 from core.settings import CoordinatorSettings, EtcdSettings, NodeSettings
-from sheafdb.cluster import Cluster, RoleProcess
+from sheafdb.cluster import RoleProcess
 from sheafdb.cluster.cluster import ROLES
 from sheafdb.servers import LocalServer
 from storage import keys
 from storage.meta.etcd import EtcdMeta
+from tests.chaos.stage import SERVERS, Stage
 
 Say = Callable[[str], None]
+Strike = Callable[[Stage, Random, Say], Awaitable[None]]
 
 PAST_LEASE_S = max(NodeSettings().lease_ttl_s, CoordinatorSettings().lease_ttl_s) + 2.0
 """A pause after which nobody counts a process any more. Its successor works when it wakes."""
 DOWN_MOST_S = 3.0
-SERVERS = ("kafka", "etcd", "minio")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +28,16 @@ class Fault:
     """name: "kill querynode". ``strike`` returns once the fault is over, but for processes that stay dead."""
 
     name: str
-    strike: Callable[[Cluster, Random, Say], Awaitable[None]]
+    strike: Strike
 
 
-def all_faults() -> list[Fault]:
+def process_faults() -> list[Fault]:
+    """Killed and paused ones."""
     return [
-        *(Fault(f"kill {role}", _killing(_any_of(role))) for role in ROLES),
-        Fault("kill leader", _killing(_leader)),
-        *(Fault(f"pause {role}", _pausing(_any_of(role))) for role in ROLES),
-        Fault("pause leader", _pausing(_leader)),
+        *(Fault(f"kill {role}", _killing(any_of(role))) for role in ROLES),
+        Fault("kill leader", _killing(leader)),
+        *(Fault(f"pause {role}", _pausing(any_of(role))) for role in ROLES),
+        Fault("pause leader", _pausing(leader)),
         *(Fault(f"kill {server}", _killing(_server(server))) for server in SERVERS),
         *(Fault(f"pause {server}", _pausing(_server(server))) for server in SERVERS),
         Fault("kill all roles", _kill_all_roles),
@@ -48,9 +50,9 @@ def schedule(faults: Sequence[Fault], random: Random) -> Iterator[Fault]:
         yield from random.sample(faults, len(faults))
 
 
-async def start_dead(cluster: Cluster, say: Say) -> None:
+async def start_dead(stage: Stage, say: Say) -> None:
     """Starts whatever is dead, servers first; what does not come up is left for the next call."""
-    for processes in (cluster.servers.values(), cluster.roles.values()):
+    for processes in (stage.cluster.servers.values(), stage.cluster.roles.values()):
         dead = [p for p in processes if not p.alive]
         for process, outcome in zip(
             dead, await asyncio.gather(*(p.start_again() for p in dead), return_exceptions=True), strict=True
@@ -63,37 +65,43 @@ async def start_dead(cluster: Cluster, say: Say) -> None:
 
 # --- victims ---------------------------------------------------------------------------------------
 Victim = RoleProcess | LocalServer
-Choose = Callable[[Cluster, Random], Awaitable[Victim]]
+Choose = Callable[[Stage, Random], Awaitable[Victim]]
 
 
-def _any_of(role: str) -> Choose:
-    async def choose(cluster: Cluster, random: Random) -> Victim:
-        return random.choice(cluster.of(role))
+def any_of(role: str) -> Callable[[Stage, Random], Awaitable[RoleProcess]]:
+    async def choose(stage: Stage, random: Random) -> RoleProcess:
+        return random.choice(stage.cluster.of(role))
 
     return choose
 
 
 def _server(name: str) -> Choose:
-    async def choose(cluster: Cluster, random: Random) -> Victim:
-        return cluster.servers[name]
+    async def choose(stage: Stage, random: Random) -> Victim:
+        return stage.cluster.servers[name]
 
     return choose
 
 
-async def _leader(cluster: Cluster, random: Random) -> Victim:
+async def leader(stage: Stage, random: Random) -> RoleProcess:
     """The coordinator that leads; any one while none does."""
-    meta = await EtcdMeta.open(EtcdSettings(endpoints=cluster.endpoints.etcd, prefix=cluster.endpoints.name))
+    drawn = random.choice(stage.cluster.of("coordinator"))
+    return await leading(stage) or drawn
+
+
+async def leading(stage: Stage) -> RoleProcess | None:
+    endpoints = stage.cluster.endpoints
+    meta = await EtcdMeta.open(EtcdSettings(endpoints=endpoints.etcd, prefix=endpoints.name))
     try:
         item = await meta.get(keys.LEADER)
     finally:
         await meta.close()
-    return cluster.roles[item.value.decode()] if item else random.choice(cluster.of("coordinator"))
+    return stage.cluster.roles[item.value.decode()] if item else None
 
 
 # --- what is done to them --------------------------------------------------------------------------
-def _killing(choose: Choose) -> Callable[[Cluster, Random, Say], Awaitable[None]]:
-    async def strike(cluster: Cluster, random: Random, say: Say) -> None:
-        victim = await choose(cluster, random)
+def _killing(choose: Choose) -> Strike:
+    async def strike(stage: Stage, random: Random, say: Say) -> None:
+        victim = await choose(stage, random)
         down_s = random.uniform(0, DOWN_MOST_S)
         say(f"SIGKILL {victim.name} (pid {victim.pid}), down for {down_s:.1f} s")
         victim.kill()
@@ -102,9 +110,9 @@ def _killing(choose: Choose) -> Callable[[Cluster, Random, Say], Awaitable[None]
     return strike
 
 
-def _pausing(choose: Choose) -> Callable[[Cluster, Random, Say], Awaitable[None]]:
-    async def strike(cluster: Cluster, random: Random, say: Say) -> None:
-        victim = await choose(cluster, random)
+def _pausing(choose: Choose) -> Strike:
+    async def strike(stage: Stage, random: Random, say: Say) -> None:
+        victim = await choose(stage, random)
         say(f"SIGSTOP {victim.name} (pid {victim.pid}) for {PAST_LEASE_S:g} s")
         victim.pause()
         try:
@@ -116,7 +124,7 @@ def _pausing(choose: Choose) -> Callable[[Cluster, Random, Say], Awaitable[None]
     return strike
 
 
-async def _kill_all_roles(cluster: Cluster, random: Random, say: Say) -> None:
-    say(f"SIGKILL all {len(cluster.roles)} roles")
-    for process in cluster.roles.values():
+async def _kill_all_roles(stage: Stage, random: Random, say: Say) -> None:
+    say(f"SIGKILL all {len(stage.cluster.roles)} roles")
+    for process in stage.cluster.roles.values():
         process.kill()

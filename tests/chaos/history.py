@@ -1,11 +1,16 @@
 """What clients asked and were told, with the times of both: all that the checker knows."""
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import Enum
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
+
+Key = Any
+"""Hashable: a primary key, or the name of what definitions make and undo: "d7/partition 2"."""
 
 
 class Outcome(Enum):
@@ -16,27 +21,31 @@ class Outcome(Enum):
 
 @dataclass(slots=True, eq=False)
 class Operation:
-    """One request. Times in seconds of one monotonic clock; ``end`` is infinite until an answer is there."""
+    """One request. Times in seconds of one monotonic clock; ``end`` is infinite until an answer is there.
+
+    call, told: what was asked for, in a word or two, and the error that came instead of an answer; for readers."""
 
     client: str
     start: float
     end: float = field(default=math.inf, kw_only=True)
     outcome: Outcome = field(default=Outcome.UNKNOWN, kw_only=True)
+    call: str = field(default="", kw_only=True)
+    told: str = field(default="", kw_only=True)
 
 
 @dataclass(slots=True, eq=False)
 class Write(Operation):
-    """values: by key; None deletes it. A value is written to a key at most once in a history."""
+    """values: by key; None deletes it."""
 
-    values: Mapping[int, int | None]
+    values: Mapping[Key, int | None]
 
 
 @dataclass(slots=True, eq=False)
 class Read(Operation):
     """A strong read. keys: which were asked for, None = all. rows: (key, value) as they came, doubled ones too."""
 
-    keys: Sequence[int] | None
-    rows: Sequence[tuple[int, int]] = ()
+    keys: Sequence[Key] | None
+    rows: Sequence[tuple[Key, int]] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -56,14 +65,14 @@ class History:
         self._clock = clock
         self._operations: list[Operation] = []
 
-    def write(self, client: str, values: Mapping[int, int | None]) -> Write:
-        return self._began(Write(client, self._clock(), dict(values)))
+    def write(self, client: str, values: Mapping[Key, int | None], call: str = "write") -> Write:
+        return self._began(Write(client, self._clock(), dict(values), call=call))
 
-    def read(self, client: str, keys: Iterable[int] | None) -> Read:
-        return self._began(Read(client, self._clock(), None if keys is None else tuple(keys)))
+    def read(self, client: str, keys: Iterable[Key] | None, call: str = "read") -> Read:
+        return self._began(Read(client, self._clock(), None if keys is None else tuple(keys), call=call))
 
     def count(self, client: str) -> Count:
-        return self._began(Count(client, self._clock()))
+        return self._began(Count(client, self._clock(), call="count"))
 
     def ended(self, operation: Operation, outcome: Outcome) -> None:
         """An answer is put into its operation before this is called."""
@@ -74,6 +83,18 @@ class History:
         """In the order of their starts, give or take threads; those that still run are ``UNKNOWN``."""
         return list(self._operations)
 
+    def save(self, file: Path) -> None:
+        """One operation a line, as JSON; an end that never came is ``Infinity``."""
+        with file.open("w", encoding="utf-8") as f:
+            for operation in self.operations():
+                fields = {"kind": type(operation).__name__, **asdict(operation), "outcome": operation.outcome.value}
+                f.write(json.dumps({k: _plain(v) for k, v in fields.items()}) + "\n")
+
     def _began(self, operation: Began) -> Began:
         self._operations.append(operation)
         return operation
+
+
+def _plain(value: object) -> object:
+    """JSON has no keys but text: a mapping becomes its pairs."""
+    return list(value.items()) if isinstance(value, Mapping) else value

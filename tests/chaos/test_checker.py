@@ -1,15 +1,18 @@
 """The checker itself: planted errors of every kind are found, and nothing a correct store can answer is blamed."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.chaos.checker import check
+from tests.chaos.definitions import MADE
 from tests.chaos.history import Count, History, Operation, Outcome, Read, Write
 
 OK, FAILED, UNKNOWN = Outcome.OK, Outcome.FAILED, Outcome.UNKNOWN
@@ -84,6 +87,55 @@ def test_a_late_write_of_unknown_outcome_happens_once() -> None:
     assert kinds(*rewritten, put(10, 11, 13), read(12, 13, (1, 11))) == ["lost"]
 
 
+def defined(start: float, end: float, made: bool, *keys: str, outcome: Outcome = OK) -> Write:
+    return Write("definer", start, dict.fromkeys(keys, MADE if made else None), end=end, outcome=outcome)
+
+
+def found(start: float, end: float, *there: str, keys: tuple[str, ...] = ("c",)) -> Read:
+    return Read("definer", start, keys, [(key, MADE) for key in there], end=end, outcome=OK)
+
+
+CREATED = defined(0, 1, True, "c", "c/1")
+
+
+@pytest.mark.parametrize(
+    ("kind", "operations"),
+    [
+        ("lost", [CREATED, found(2, 3)]),
+        ("stale", [CREATED, found(2, 3), found(4, 5, "c")]),
+        ("lost", [CREATED, found(2, 3, "c", keys=("c", "c/1"))]),  # half of it
+        ("resurrected", [CREATED, defined(2, 3, False, "c"), found(4, 5, "c")]),
+        ("resurrected", [CREATED, defined(2, 3, False, "c", "c/1"), found(4, 5, "c/1", keys=("c", "c/1"))]),
+        ("doubled", [CREATED, found(2, 3, "c", "c")]),
+        ("phantom", [found(0, 1, "c"), defined(2, 3, True, "c")]),
+        # Repeated: what either attempt made is undone.
+        ("resurrected", [CREATED, defined(2, 3, True, "c"), defined(4, 5, False, "c"), found(6, 7, "c")]),
+        # Undone and made again: what is there is the second one.
+        ("lost", [CREATED, defined(2, 3, False, "c"), defined(4, 5, True, "c"), found(6, 7)]),
+    ],
+)
+def test_a_definition_that_does_not_hold_is_found_and_named(kind: str, operations: list[Operation]) -> None:
+    assert kinds(*operations) == [kind]
+
+
+MAYBE = defined(0, 1, True, "c", outcome=UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    "operations",
+    [
+        [MAYBE, found(2, 3), found(4, 5, "c"), found(6, 7, "c")],
+        [MAYBE, defined(2, 3, True, "c"), found(4, 5, "c")],
+        [MAYBE, defined(2, 3, False, "c"), found(4, 5)],
+        [MAYBE, defined(2, 3, False, "c"), found(4, 5, "c")],  # it came late
+        [CREATED, defined(2, 3, False, "c", "c/1", outcome=UNKNOWN), found(4, 5, "c", "c/1", keys=("c", "c/1"))],
+        [CREATED, defined(2, 3, False, "c"), defined(4, 5, True, "c"), found(6, 7, "c")],
+    ],
+)
+def test_a_definition_of_unknown_outcome_holds_or_does_not(operations: list[Operation]) -> None:
+    assert not kinds(*operations)
+
+
 # --- right answers, one by one ---------------------------------------------------------------------
 @pytest.mark.parametrize(
     "operations",
@@ -124,7 +176,7 @@ class Simulation:
     clients: int
     keys: int
     now: int = 0
-    rows: dict[int, int] = field(default_factory=dict)
+    rows: dict[Any, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.history = History(clock=self._tick)
@@ -230,6 +282,7 @@ def with_mutation(seed: int, mutate) -> list[str]:
     simulation = simulate(seed)
     history, rows = simulation.history, simulation.rows
     old, new, gone = (next(simulation.values) for _ in range(3))
+    values: Mapping[Any, int | None]
     for values in ({KEPT: old, DELETED: gone}, {KEPT: new, DELETED: None}):
         write = history.write("owner", values)
         simulation._apply(write)

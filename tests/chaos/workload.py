@@ -1,71 +1,96 @@
-"""Clients that write, delete and read strongly through the proxies until told to stop, and record it all."""
+"""What a round's clients do to one collection of rows and to collections that come and go, until told to stop."""
 
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
-from itertools import count
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-import grpc
 from pymilvus import DataType, MilvusClient, MilvusException
 
-from tests.chaos.history import Count, History, Operation, Outcome, Read, Write
-from tests.e2e.ledger import DIM, make_rows, vectors_of
+from tests.chaos.client import CALL_S, RETRY_S, Client, connect
+from tests.chaos.definitions import DefinitionsClient
+from tests.chaos.history import History
+from tests.chaos.rows import KEYS, RowsClient
+from tests.e2e.ledger import DIM
 from tests.e2e.tables import ID, create, vector_field
 
-WINDOW = 60
-"""Keys that a client works with at a time."""
-KEYS = 2_500
-"""Keys that a client may use up; all clients' together fit into one answer."""
-BATCH = 8
-CALL_S = 10.0
-"""Deadline of one request."""
-CONNECT_S = 3.0
-PAUSE_S = 0.02
-RETRY_S = 0.2
 END_S = 30.0
-RATE_LIMIT = 8
-"""The code of a write that was refused because there is too much to do; it surely did not happen."""
-GARBLED = -1
-"""Stands for the value of a row whose vector is not its value's."""
+SETTLE_S = 60.0
+"""For making the collection, and for dropping all that is left."""
+DEFINERS = 2
+INDEXES: dict[str, dict[str, Any]] = {
+    "FLAT": {"index_type": "FLAT", "metric_type": "L2"},
+    "HNSW": {"index_type": "HNSW", "metric_type": "L2", "params": {"M": 8, "efConstruction": 64}},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Of the collection of rows."""
+
+    shards: int
+    replicas: int
+    index: str
+
+    @classmethod
+    def draw(cls, random: Random, replicas_most: int) -> "Shape":
+        return cls(random.randint(1, 3), random.randint(1, replicas_most), random.choice(sorted(INDEXES)))
+
+    def __str__(self) -> str:
+        return f"shards={self.shards} replicas={self.replicas} index={self.index}"
 
 
 class Workload:
-    """``clients`` threads, each the only writer of its keys, reading its own and all keys.
+    """``clients`` threads with rows and two with definitions. proxies: host:port. ``stop`` ends it.
 
-    A key whose last write has an unknown outcome is never written again: what is left of that write may
-    come at any time. proxies: host:port. ``stop`` ends it.
-    """
+    ``rows`` and ``definitions``: what they asked and were told."""
 
-    def __init__(self, proxies: Sequence[str], history: History, *, collection: str, clients: int, seed: int) -> None:
-        self.history = history
-        self._proxies, self._collection = list(proxies), collection
-        self._clients = [
-            _Client(f"client-{i}", self._proxies, collection, history, Random(f"{seed} {i}"), first=i * KEYS)
+    def __init__(
+        self, proxies: Sequence[str], *, name: str, shape: Shape, clients: int, replicas_most: int, seed: str
+    ) -> None:
+        self.rows, self.definitions = History(), History()
+        self._proxies, self._name, self._shape = list(proxies), name, shape
+        self._clients: list[Client] = [
+            RowsClient(
+                f"client-{i}",
+                self._proxies,
+                self.rows,
+                Random(f"{seed} client {i}"),
+                collection=name,
+                first=i * KEYS,
+                exact=shape.index == "FLAT",
+            )
             for i in range(clients)
+        ]
+        self._clients += [
+            DefinitionsClient(
+                f"{name}_definer_{i}",
+                self._proxies,
+                self.definitions,
+                Random(f"{seed} definer {i}"),
+                replicas=replicas_most,
+            )
+            for i in range(DEFINERS)
         ]
 
     def start(self) -> None:
         """Makes the collection; the clients run when it returns. Raises what pymilvus raises."""
         # It reports each failure of a call by itself, which is what calls do here.
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
-        with closing(MilvusClient(f"http://{self._proxies[0]}", dedicated=True)) as client:
-            create(
-                client,
-                self._collection,
-                [ID, ("n", DataType.INT64, {}), vector_field(DIM)],
-                {"vector": {"index_type": "FLAT", "metric_type": "L2"}},
-                consistency_level="Strong",
-            )
-        for client in self._clients:
-            client.start()
+        _until_done(self._proxies[0], self._create)
+        for thread in self._clients:
+            thread.start()
 
     def served_since(self, time: float) -> bool:
-        """Whether every client had a write and a read acknowledged that it began after ``time``."""
-        return all(min(client.wrote_at, client.read_at) > time for client in self._clients)
+        """Whether each client was served with what it asked for after ``time``."""
+        return not self.waiting_since(time)
+
+    def waiting_since(self, time: float) -> str:
+        """Who was not, and what it was told last."""
+        return "; ".join(f"{c.name} ({c.refusal})" for c in self._clients if not c.served_since(time))
 
     def alive(self) -> bool:
         """False once something that no fault explains has ended a client; ``stop`` raises it."""
@@ -85,153 +110,33 @@ class Workload:
             assert not client.is_alive(), f"{client.name} hangs in a call"
 
     def drop(self) -> None:
-        """Its collection. Raises what pymilvus raises."""
-        with closing(MilvusClient(f"http://{self._proxies[0]}", dedicated=True)) as client:
-            client.drop_collection(self._collection)
+        """Every collection, also those that an unanswered request made. Raises what pymilvus raises."""
+        _until_done(self._proxies[0], _drop_all)
+
+    def _create(self, client: MilvusClient) -> None:
+        fields = [ID, ("n", DataType.INT64, {}), vector_field(DIM)]
+        params = MilvusClient.prepare_index_params()
+        params.add_index("vector", **INDEXES[self._shape.index])
+        create(client, self._name, fields, num_shards=self._shape.shards, consistency_level="Strong", timeout=CALL_S)
+        client.create_index(self._name, params, timeout=CALL_S)
+        client.load_collection(self._name, replica_number=self._shape.replicas, timeout=CALL_S)
 
 
-class _Client(threading.Thread):
-    def __init__(
-        self, name: str, proxies: Sequence[str], collection: str, history: History, random: Random, first: int
-    ) -> None:
-        super().__init__(name=name, daemon=True)
-        self.stopping = threading.Event()
-        self.failure: Exception | None = None
-        self.wrote_at = self.read_at = 0.0
-        """When the last of them that was acknowledged began."""
-        self._proxies, self._collection, self._history, self._random = proxies, collection, history, random
-        self._fresh = iter(range(first, first + KEYS))
-        self._rows: dict[int, int | None] = {next(self._fresh): None for _ in range(WINDOW)}
-        self._values = count(1)
-        self._milvus: MilvusClient | None = None
+def _drop_all(client: Any) -> None:
+    while names := client.list_collections(timeout=CALL_S):
+        for name in names:
+            client.drop_collection(name, timeout=CALL_S)
 
-    def run(self) -> None:
+
+def _until_done(proxy: str, do: Callable[[Any], None]) -> None:
+    """All it does can be repeated. The last fault may still be felt."""
+    end = time.monotonic() + SETTLE_S
+    while True:
         try:
-            while not self.stopping.wait(PAUSE_S):
-                if self._connected():
-                    self._step()
-            if self._connected():  # the last word
-                self._read_all()
-        except Exception as e:
-            self.failure = e
-        finally:
-            self._disconnect()
-
-    # --- what it does --------------------------------------------------------------------------
-    def _step(self) -> None:
-        some = self._random.sample(sorted(self._rows), self._random.randint(1, BATCH))
-        match self._random.randrange(20):
-            case 0 | 1 | 2 | 3 | 4:
-                self._put(some, "upsert")
-            case 5 | 6:
-                if absent := [key for key in self._rows if self._rows[key] is None][:BATCH]:
-                    self._put(absent, "insert")
-            case 7 | 8 | 9:
-                self._write(dict.fromkeys(some), lambda c: c.delete(self._collection, ids=some, **_once()))
-            case 10 | 11 | 12 | 13 | 14 | 15:
-                self._read(some, lambda c: self._query(c, f"id in {some}"))
-            case 16:
-                self._read_all()
-            case 17:
-                self._read(None, self._search)
-            case _:
-                self._count()
-
-    def _put(self, keys: Sequence[int], call: str) -> None:
-        value = next(self._values)
-        values = dict.fromkeys(keys, value)
-        self._write(values, lambda c: getattr(c, call)(self._collection, make_rows(values), **_once()))
-
-    def _write(self, values: Mapping[int, int | None], call: Callable[[MilvusClient], Any]) -> None:
-        operation: Write = self._history.write(self.name, values)
-        with self._outcome(operation):
-            call(self._client)
-        match operation.outcome:
-            case Outcome.OK:
-                self._rows.update(values)
-                self.wrote_at = operation.start
-            case Outcome.UNKNOWN:
-                for key in values:
-                    del self._rows[key]
-                    self._rows[next(self._fresh)] = None
-
-    def _read(self, keys: Sequence[int] | None, call: Callable[[MilvusClient], list[tuple[int, int]]]) -> None:
-        operation: Read = self._history.read(self.name, keys)
-        with self._outcome(operation):
-            operation.rows = call(self._client)
-        if operation.outcome is Outcome.OK:
-            self.read_at = operation.start
-
-    def _count(self) -> None:
-        operation: Count = self._history.count(self.name)
-        with self._outcome(operation):
-            (row,) = self._client.query(
-                self._collection, output_fields=["count(*)"], consistency_level="Strong", **_once()
-            )
-            operation.count = row["count(*)"]
-
-    def _read_all(self) -> None:
-        self._read(None, lambda c: self._query(c, "id >= 0"))
-
-    def _query(self, client: MilvusClient, filter: str) -> list[tuple[int, int]]:
-        return _pairs(client.query(self._collection, filter=filter, **_ALL_ROWS, **_once()))
-
-    def _search(self, client: MilvusClient) -> list[tuple[int, int]]:
-        """All rows, as the nearest ones by an exact index."""
-        (hits,) = client.search(self._collection, [[0.0] * DIM], **_ALL_ROWS, **_once())
-        return _pairs([{"id": hit["id"], **hit["entity"]} for hit in hits])
-
-    @contextmanager
-    def _outcome(self, operation: Operation) -> Iterator[None]:
-        try:
-            yield
-        except (MilvusException, grpc.RpcError) as e:
-            refused = isinstance(e, MilvusException) and e.code == RATE_LIMIT
-            self._history.ended(operation, Outcome.FAILED if refused else Outcome.UNKNOWN)
-            if not refused:
-                self._disconnect()
-        else:
-            self._history.ended(operation, Outcome.OK)
-
-    # --- its connection ------------------------------------------------------------------------
-    @property
-    def _client(self) -> MilvusClient:
-        assert self._milvus is not None
-        return self._milvus
-
-    def _connected(self) -> bool:
-        if self._milvus is None:
-            try:
-                address = self._random.choice(self._proxies)
-                self._milvus = MilvusClient(f"http://{address}", dedicated=True, timeout=CONNECT_S)
-                connection: Any = self._milvus._get_connection()
-                connection._on_rpc_error = _no_retry
-            except (MilvusException, grpc.RpcError):
-                time.sleep(RETRY_S)
-                return False
-        return True
-
-    def _disconnect(self) -> None:
-        if self._milvus is not None:
-            with suppress(MilvusException, grpc.RpcError):
-                self._milvus.close()
-            self._milvus = None
-
-
-_ALL_ROWS: dict[str, Any] = {"limit": 16_384, "output_fields": ["n", "vector"], "consistency_level": "Strong"}
-
-
-def _once() -> dict[str, Any]:
-    """One attempt: a second one that the client makes by itself would be a write that nobody records."""
-    return {"timeout": CALL_S, "retry_on_rate_limit": False}
-
-
-def _no_retry(error: Exception) -> bool:
-    """For the client's hook between an error and its retry, which a deadline would make it try."""
-    raise error
-
-
-def _pairs(rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
-    keys, values = [row["id"] for row in rows], [row["n"] for row in rows]
-    right = [(vector == row["vector"]).all() for row, vector in zip(rows, vectors_of(keys, values), strict=True)]
-    return [(key, value if whole else GARBLED) for key, value, whole in zip(keys, values, right, strict=True)]
+            with closing(connect(proxy)) as client:
+                do(client)
+            return
+        except MilvusException:
+            if time.monotonic() > end:
+                raise
+            time.sleep(RETRY_S)

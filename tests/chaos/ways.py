@@ -1,0 +1,80 @@
+"""Faults of connections: those of all processes to one server, or those of one process to one server."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from random import Random
+
+from sheafdb.cluster import RoleProcess
+from sheafdb.cluster.cluster import ROLES
+from sheafdb.servers import Detour
+from tests.chaos.faults import PAST_LEASE_S, Fault, Say, Strike, any_of, leader
+from tests.chaos.stage import SERVERS, Stage
+
+LATENCY_MS = (50, 400)
+DIRECTIONS: tuple[tuple[str, ...], ...] = (("upstream", "downstream"), ("upstream",), ("downstream",))
+"""Of what vanishes: everything, requests, or answers."""
+USERS = {
+    "etcd": ROLES,
+    "kafka": ("proxy", "querynode", "datanode", "coordinator"),
+    "minio": ("querynode", "datanode", "indexnode", "coordinator"),
+}
+"""Roles that work with a server."""
+
+Spoil = Callable[[Sequence[Detour], Random], Awaitable[str]]
+"""Makes ways bad until they are mended; what it did to them."""
+
+
+def connection_faults() -> list[Fault]:
+    spoilers = {"slow": _slow, "cut": _cut, "silence": _silence}
+    return [
+        *(Fault(f"{kind} {server}", _to_all(server, spoil)) for kind, spoil in spoilers.items() for server in SERVERS),
+        *(
+            Fault(f"isolate {role} from {server}", _of_one(any_of(role), server))
+            for server, roles in USERS.items()
+            for role in roles
+        ),
+        Fault("isolate leader from etcd", _of_one(leader, "etcd")),
+    ]
+
+
+def _to_all(server: str, spoil: Spoil) -> Strike:
+    async def strike(stage: Stage, random: Random, say: Say) -> None:
+        await _spoilt(
+            stage.to(server), f"all connections to {server}", spoil, random.uniform(1, PAST_LEASE_S), random, say
+        )
+
+    return strike
+
+
+def _of_one(choose: Callable[[Stage, Random], Awaitable[RoleProcess]], server: str) -> Strike:
+    async def strike(stage: Stage, random: Random, say: Say) -> None:
+        victim, spoil = await choose(stage, random), random.choice((_cut, _silence))
+        way = stage.detours[victim.name, server]
+        await _spoilt([way], f"{victim.name}'s connections to {server}", spoil, PAST_LEASE_S, random, say)
+
+    return strike
+
+
+async def _spoilt(ways: Sequence[Detour], whose: str, spoil: Spoil, seconds: float, random: Random, say: Say) -> None:
+    try:
+        say(f"{whose} {await spoil(ways, random)} for {seconds:.1f} s")
+        await asyncio.sleep(seconds)
+    finally:
+        await asyncio.gather(*(way.mend() for way in ways))
+
+
+async def _slow(ways: Sequence[Detour], random: Random) -> str:
+    latency = random.randint(*LATENCY_MS)
+    await asyncio.gather(*(way.toxic("latency", latency=latency, jitter=latency // 2) for way in ways))
+    return f"are slower by {latency} ms"
+
+
+async def _cut(ways: Sequence[Detour], random: Random) -> str:
+    await asyncio.gather(*(way.cut() for way in ways))
+    return "are closed and refused"
+
+
+async def _silence(ways: Sequence[Detour], random: Random) -> str:
+    streams = random.choice(DIRECTIONS)
+    await asyncio.gather(*(way.toxic("timeout", stream=stream, timeout=0) for way in ways for stream in streams))
+    return f"stay open and lose what goes {' and '.join(streams)}"
