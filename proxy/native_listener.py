@@ -70,12 +70,14 @@ class NativeListener:
         self._poll_s = server.poll_us * 1e-6
         self._brisk = False
         """Whether the last call came within ``_poll_s`` of the answer before it."""
-        self._thread = threading.Thread(target=self._receive, name="listener", daemon=True)
+        self._thread = threading.Thread(target=self._live, name="listener", daemon=True)
+        self._death: asyncio.Future[None] = self._loop.create_future()
 
     def start(self) -> None:
         """Accepts calls when it returns."""
         self._front.start()
         self._thread.start()
+        self._watch = self._loop.create_task(self._outlive(), name="listener")
 
     async def stop(self, grace_s: float) -> None:
         """Gives up the port, waits up to ``grace_s`` for what runs, closes the connections.
@@ -95,6 +97,7 @@ class NativeListener:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         await asyncio.sleep(max(self._answered + SENT_S - time.monotonic(), 0.0))
+        self._watch.cancel()
         await asyncio.to_thread(self._close)
 
     def _give_up_port(self) -> None:
@@ -113,7 +116,17 @@ class NativeListener:
         self._front.close()
         self._thread.join(JOIN_S)
 
+    async def _outlive(self) -> None:
+        """Fails when the thread does: a background task that dies ends the process."""
+        await self._death
+
     # --- in the listener's thread ----------------------------------------------------------------
+    def _live(self) -> None:
+        try:
+            self._receive()
+        except Exception as e:
+            self._on_loop(self._death.set_exception, e)
+
     def _receive(self) -> None:
         while (events := self._next()) is not None:
             self._taking = True  # before ``_stopping`` is looked at

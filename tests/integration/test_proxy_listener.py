@@ -19,6 +19,7 @@ from core.settings import ServerSettings, Settings
 from proxy.edge import methods
 from proxy.listener import serve
 from proxy.service import Proxy
+from sheafdb.supervision import SCAN_INTERVAL_S, Supervisor
 from storage.catalog import Catalog
 from tests.fakes import FakeCoordinator, FakeLog, FakeMeta, FakeNodes, FakeQueryNode
 
@@ -147,6 +148,25 @@ async def test_no_call_fails_and_none_is_answered_twice_when_the_port_changes_ha
     stopping.set()
     assert sum(await asyncio.gather(*loads)) == served > 100
     await listener.stop(0)
+
+
+async def test_a_listener_whose_thread_dies_is_noticed(proxy: Proxy) -> None:
+    """It would serve nobody, in a process that looks well."""
+
+    class Broken:
+        def at_once(self, _arrived: Any) -> Any:
+            raise RuntimeError("broken")
+
+    proxy.methods.update(GetVersion=Broken())  # type: ignore[call-overload]
+    supervisor = Supervisor()
+    listener = await serve(proxy, ServerSettings(port=0, listener="native"))
+    await asyncio.sleep(2 * SCAN_INTERVAL_S)  # it watches what lives longer than that
+    asking = asyncio.create_task(version(aio.insecure_channel(f"127.0.0.1:{listener.port}")))
+    assert await asyncio.wait_for(supervisor.failed, 10) == "listener"
+    supervisor.close()
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    await listener.stop(0.0)
 
 
 async def test_tls(proxy: Proxy) -> None:
