@@ -20,6 +20,7 @@ from rpc.reads import ShardPhase, ShardStatus
 from rpc.roles import CreateCollection, CreateIndex, DropCollection, DropIndex, Load, Release
 from storage import keys, record
 from storage.catalog import Catalog
+from storage.manifests import Authority, commit_manifest
 from storage.membership import Membership
 from storage.meta.port import Delete, Event, MetaStore, Put
 from tests.fakes import led_by
@@ -212,6 +213,32 @@ async def test_the_audit_deletes_only_what_nothing_names(rig: Rig) -> None:
         return await objects(rig) == named | {foreign}
 
     await until(audited, "the orphan to be deleted")
+
+
+async def test_what_the_audit_deletes_nobody_can_name_any_more(rig: Rig) -> None:
+    """A data node that stored a segment and slept for longer than an orphan may last."""
+    c = await rig.create()
+    await rig.write(c, {1: 1})
+    await rig.flush(c)
+    shard = c.shard_ids[0]
+    key = keys.owner(c.shards[0].channel)
+    owner = await rig.store.meta.get(key)
+    assert owner
+    stored = f"default/c-{c.id}/shard=0/segment-77.parquet"
+    await rig.store.objects.put(stored, b"x")
+
+    async def audited() -> bool:
+        await rig.coordinator._garbage.audit()
+        return stored not in await objects(rig)
+
+    await until(audited, "the orphan to be deleted")
+    with pytest.raises(Fenced):
+        await commit_manifest(
+            rig.store.meta, shard, lambda now: now.bump(flushed_ts=now.flushed_ts), Authority(key, owner.revision), 0.0
+        )
+    await rig.write(c, {2: 2})
+    await rig.flush(c)
+    assert await rig.state(c) == {1: 1, 2: 2}
 
 
 async def test_loading_places_shards_on_living_query_nodes(rig: Rig) -> None:
