@@ -17,7 +17,7 @@ from proxy.query_vectors import check_nq, read_vectors
 from proxy.reads import Shards
 from proxy.search_ask import Scope, shard_request
 from proxy.search_merge import Hits, merge
-from proxy.search_pages import Best, Page, read_page
+from proxy.search_pages import Best, Page, PageEnds, read_page
 from proxy.search_plan import SearchPlan
 from proxy.search_prompt import PromptSearches
 from proxy.search_reply import glue, write_reply
@@ -52,6 +52,7 @@ class Search:
         self._snapshots = snapshots
         self._threads = threads
         self._prompt = PromptSearches(catalog, shards)
+        self._ends = PageEnds()
         self._plans: dict[bytes, SearchPlan] = {}
 
     def handlers(self) -> Handlers:
@@ -72,7 +73,7 @@ class Search:
             )
         if plan.pages:
             best = self._best(plan, queries, call)
-            page = await read_page(plan, len(queries), asked.guarantee_ts, self._snapshots, best)
+            page = await read_page(plan, len(queries), asked.guarantee_ts, self._snapshots, self._ends, best)
             return await self._reply(plan, len(queries), page.hits, page)
         self._prompt.remember(plan, asked.level, queries, call)
         replies = await self._ask(plan, queries, Scope(asked.level, 0, plan.k, plan.near), call)

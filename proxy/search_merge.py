@@ -101,6 +101,12 @@ def _pick(hits: Hits, order: np.ndarray, query: np.ndarray, keep: np.ndarray) ->
     )
 
 
+def pick(hits: Hits, keep: np.ndarray) -> Hits:
+    """Those rows of the answer to a single query. keep: bool [n]."""
+    assert len(hits.counts) == 1
+    return hits if keep.all() else _pick(hits, np.arange(len(keep)), np.zeros(len(keep), np.int64), keep)
+
+
 def head(hits: Hits, rows: int) -> Hits:
     """The first ``rows`` rows of the answer to a single query."""
     assert len(hits.counts) == 1
