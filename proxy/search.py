@@ -46,12 +46,15 @@ class Asked:
 
 
 class Search:
-    def __init__(self, catalog: Catalog, shards: Shards, snapshots: Snapshots, threads: Threads) -> None:
+    def __init__(
+        self, catalog: Catalog, shards: Shards, snapshots: Snapshots, threads: Threads, *, in_process: bool
+    ) -> None:
+        """in_process: as for ``Proxy``."""
         self._catalog = catalog
         self._shards = shards
         self._snapshots = snapshots
         self._threads = threads
-        self._prompt = PromptSearches(catalog, shards)
+        self._prompt = PromptSearches(catalog, shards) if in_process else None
         self._ends = PageEnds()
         self._plans: dict[bytes, SearchPlan] = {}
 
@@ -59,7 +62,7 @@ class Search:
         return {"Search": self.search}
 
     def prompt_handlers(self) -> PromptHandlers:
-        return {"Search": self._prompt.answer}
+        return {"Search": self._prompt.answer} if self._prompt else {}
 
     async def search(self, request: Any, call: Call) -> Any:
         asked = await self._threads.run(len(request.dsl) * CHARACTER_BYTES, self._read, request, call)
@@ -75,7 +78,8 @@ class Search:
             best = self._best(plan, queries, call)
             page = await read_page(plan, len(queries), asked.guarantee_ts, self._snapshots, self._ends, best)
             return await self._reply(plan, len(queries), page.hits, page)
-        self._prompt.remember(plan, asked.level, queries, call)
+        if self._prompt:
+            self._prompt.remember(plan, asked.level, queries, call)
         replies = await self._ask(plan, queries, Scope(asked.level, 0, plan.k, plan.near), call)
         return await self._reply(plan, len(queries), glue(plan, replies), None)
 

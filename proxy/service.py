@@ -49,7 +49,7 @@ class Proxy:
         shards, snapshots = Shards(catalog, nodes), Snapshots(log, clock)
         self._threads = Threads()
         query = Query(catalog, shards, snapshots, self._threads)
-        search = Search(catalog, shards, snapshots, self._threads)
+        search = Search(catalog, shards, snapshots, self._threads, in_process=in_process)
         ids = AutoIds(coordinator, settings.proxy.id_lease)
         handlers: Handlers = {}
         for part in (
@@ -71,8 +71,7 @@ class Proxy:
             search,
         ):
             handlers |= part.handlers()
-        prompt = search.prompt_handlers() if in_process else {}
-        self.methods: dict[str, Method] = methods(handlers, settings.proxy, prompt)
+        self.methods: dict[str, Method] = methods(handlers, settings.proxy, search.prompt_handlers())
         """Every RPC of MilvusService that gets an answer, by name."""
 
     async def start(self) -> None:
