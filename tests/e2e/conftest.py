@@ -22,7 +22,7 @@ from sheafdb.cluster import Endpoints
 from sheafdb.servers import Etcd, Kafka, Minio
 from tests.cluster_server import ClusterServer
 from tests.e2e.tables import count, create
-from tests.e2e.wire import DIM, FIELDS, TABLE
+from tests.e2e.wire import DIM, FIELDS, KEPT, KEPT_ROWS, TABLE
 from tests.served import Served
 from tests.server import Server
 
@@ -144,7 +144,8 @@ def hostile(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     index = {"vector": {"index_type": "HNSW", "metric_type": "L2", "params": {"M": 8, "efConstruction": 40}}}
     create(server.client(), TABLE, FIELDS, index, dynamic=True, consistency_level="Strong")
     rows = [
-        {"id": i, "n": i, "text": str(i), "doc": {"a": i}, "tags": [i], "vector": [float(i)] * DIM} for i in range(100)
+        {"id": i, "n": i, "text": str(i), "doc": {"a": i}, "tags": [i], "vector": [float(i)] * DIM}
+        for i in range(KEPT_ROWS)
     ]
     server.client().insert(TABLE, rows)
     yield server
@@ -160,4 +161,4 @@ def stub(hostile: Served) -> Iterator[milvus_pb2_grpc.MilvusServiceStub]:
     errors = hostile.new_errors()
     assert not errors, "".join(errors[:5])
     assert hostile.rss < before + GROWTH_MAX
-    assert count(hostile.client(), TABLE, "id >= 0 and id < 100") == 100
+    assert count(hostile.client(), TABLE, KEPT) == KEPT_ROWS

@@ -30,6 +30,8 @@ FIELDS: list[FieldSpec] = [
     vector_field(DIM),
 ]
 """The collection these requests are for."""
+KEPT, KEPT_ROWS = "id >= 0 and id < 100", 100
+"""The rows that no test may change; sound requests among the noise leave others beside them."""
 
 
 def status_of(reply: Any) -> Any:
