@@ -85,8 +85,9 @@ class PageEnds:
         near = last.near if last else last_bound
         if len(keys) > REMEMBERED:
             near = float(scores[-REMEMBERED // 2])
-            # A copy: a slice would keep the whole page.
-            keys, scores = keys[-REMEMBERED:].take(pa.array(range(REMEMBERED))), scores[-REMEMBERED:].copy()
+        # Copies: they are parts of the answers, which would be kept whole, vectors and all.
+        kept = np.arange(max(0, len(keys) - REMEMBERED), len(keys))
+        keys, scores = keys.take(pa.array(kept)), scores[kept]
         if keys.nbytes <= ENDS_BYTES_MAX:
             self._ends[page.token, np.float32(page.last_bound)] = End(keys, scores, near)
             if len(self._ends) > ENDS_MAX:
