@@ -21,14 +21,12 @@ from pymilvus import DataType, MilvusClient
 
 from bench.callers import Ask, Callers
 from bench.report import machine
-from core.settings import EtcdSettings, LogOutputSettings
+from core.settings import LogOutputSettings
 from sheafdb.cluster import Cluster, RoleProcess, Size
 from sheafdb.cluster.cluster import ROLES
 from sheafdb.logging import configure
 from sheafdb.servers.install import install
 from sheafdb.servers.progress import shown
-from storage import keys
-from storage.meta.etcd import EtcdMeta
 
 DIM, ROWS = 64, 20_000
 VECTORS = np.random.default_rng(7).random((ROWS, DIM), dtype="f4")
@@ -171,7 +169,8 @@ class Failover:
         await victim.start_again()
 
     async def leader_killed(self) -> None:
-        victim = await self.leader()
+        victim = await self.cluster.leader()
+        assert victim, "nobody leads"
         address = self.cluster.proxies[0]
         with Callers(address, [self.writes]) as writers, Callers(address, [definitions]) as definers:
             killed = await self._kill(victim)
@@ -210,17 +209,6 @@ class Failover:
                 await asyncio.to_thread(some.stop)
         self._failed("rolling restart of all roles", *callers)
         self._note("rolling restart of all roles: longest call", max(c.longest_s for c in callers), most=10.0)
-
-    async def leader(self) -> RoleProcess:
-        """The coordinator that leads."""
-        endpoints = self.cluster.endpoints
-        meta = await EtcdMeta.open(EtcdSettings(endpoints=endpoints.etcd, prefix=endpoints.name))
-        try:
-            item = await meta.get(keys.LEADER)
-        finally:
-            await meta.close()
-        assert item, "nobody leads"
-        return self.cluster.roles[item.value.decode()]
 
     def check(self, client: MilvusClient) -> None:
         """Raises ``AssertionError`` unless searches are right and acknowledged rows are there."""

@@ -2,10 +2,7 @@
 
 import time
 
-import grpc
-
-from bench.clients import OPTIONS
-from bench.context import COLLECTION, HNSW, Bench, Row, create, insert, insert_requests
+from bench.context import COLLECTION, HNSW, Bench, Row, create, insert_all, insert_requests
 from bench.measures.batch import build
 from bench.server import Server
 
@@ -18,11 +15,8 @@ def measure(bench: Bench) -> None:
     with Server() as server:
         client = server.client()
         create(client, bench.data.dim, HNSW)
-        with grpc.insecure_channel(server.address, options=OPTIONS) as channel:
-            started = time.perf_counter()
-            for request in requests:
-                insert(channel, request)
-            inserted_s = time.perf_counter() - started
+        started = time.perf_counter()
+        inserted_s = insert_all(server.address, requests)
         client.flush(COLLECTION)
         while True:
             index = client.describe_index(COLLECTION, "vector")

@@ -13,11 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-import grpc
 import psutil
 from pymilvus import MilvusClient
 
-from bench.clients import OPTIONS, BareSearch, Load, drive
+from bench.clients import BareSearch, Load, drive
 from bench.cluster import BenchCluster
 from bench.context import (
     BATCH,
@@ -26,7 +25,7 @@ from bench.context import (
     Bench,
     Row,
     create,
-    insert,
+    insert_all,
     insert_requests,
     search_request,
     smallest_ef,
@@ -133,10 +132,9 @@ def fill(bench: Bench, server: Server | BenchCluster) -> None:
     for name in HALVES:
         client.create_partition(COLLECTION, name)
     requests = insert_requests(bench.data)
-    with grpc.insecure_channel(server.address, options=OPTIONS) as channel:
-        for number, request in enumerate(requests):
-            request.partition_name = HALVES[2 * number // len(requests)]
-            insert(channel, request)
+    for number, request in enumerate(requests):
+        request.partition_name = HALVES[2 * number // len(requests)]
+    insert_all(server.address, requests)
     client.flush(COLLECTION)
     wait_for_index(client)
     client.close()
@@ -160,11 +158,7 @@ def inserts(bench: Bench, alone: Server, cluster: BenchCluster) -> None:
     def rate(server: Server | BenchCluster) -> float:
         client = server.client()
         create(client, bench.data.dim, HNSW)
-        with grpc.insecure_channel(server.address, options=OPTIONS) as channel:
-            started = time.perf_counter()
-            for request in requests:
-                insert(channel, request)
-            took = time.perf_counter() - started
+        took = insert_all(server.address, requests)
         client.drop_collection(COLLECTION)
         client.close()
         return rows / took

@@ -2,7 +2,7 @@
 
 import time
 
-from bench.context import AUTOINDEX, COLLECTION, HNSW, Bench, Row, create, insert_all, measured_recall
+from bench.context import AUTOINDEX, COLLECTION, HNSW, Bench, Row, create, insert_all, insert_requests, measured_recall
 from bench.server import Server, settle
 
 MB = 1 << 20
@@ -22,7 +22,7 @@ def grow(bench: Bench, index: dict, which: str) -> None:
             bench.add(Row("memory of the empty server (PSS)", empty / MB, "MB", 200, 130, True))
         client = server.client()
         create(client, bench.data.dim, index)
-        insert_all(server, bench.data)
+        insert_all(server.address, insert_requests(bench.data))
         settle(server, COLLECTION)
         measured_recall(client, bench.data, 64)  # what searching touches counts
         grown = (server.pss - empty) / bench.data.rows

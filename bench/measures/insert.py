@@ -3,10 +3,7 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import grpc
-
-from bench.clients import OPTIONS
-from bench.context import BATCH, COLLECTION, HNSW, Bench, Row, create, insert, insert_requests
+from bench.context import BATCH, COLLECTION, HNSW, Bench, Row, create, insert_all, insert_requests
 from bench.data import Dataset
 from bench.server import Server
 
@@ -24,15 +21,9 @@ def prepared(data: Dataset, threads: int) -> float:
     requests = insert_requests(data)
     with Server() as server:
         create(server.client(), data.dim, HNSW)
-
-        def run(thread: int) -> None:
-            with grpc.insecure_channel(server.address, options=OPTIONS) as channel:
-                for request in requests[thread::threads]:
-                    insert(channel, request)
-
         with ThreadPoolExecutor(threads) as pool:
             started = time.perf_counter()
-            list(pool.map(run, range(threads)))
+            list(pool.map(lambda thread: insert_all(server.address, requests[thread::threads]), range(threads)))
             return data.rows / (time.perf_counter() - started)
 
 

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any, Self
 
 from core.errors import Timeout
+from core.settings import EtcdSettings
 from sheafdb.cluster.endpoints import Endpoints, write_config
 from sheafdb.cluster.role_process import RoleProcess
 from sheafdb.servers.etcd import Etcd
 from sheafdb.servers.kafka import Kafka
 from sheafdb.servers.minio import Minio
 from sheafdb.servers.process import HOST, LocalServer, free_port, require_free
+from storage import keys
+from storage.meta.etcd import EtcdMeta
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,15 @@ class Cluster:
         process = RoleProcess(role, name, self.folder / name, config=self.config, options=options, address=address)
         self.roles[name] = process
         return process
+
+    async def leader(self) -> RoleProcess | None:
+        """The coordinator that leads, dead if its lease has not ended yet; None while none does."""
+        meta = await EtcdMeta.open(EtcdSettings(endpoints=self.endpoints.etcd, prefix=self.endpoints.name))
+        try:
+            item = await meta.get(keys.LEADER)
+        finally:
+            await meta.close()
+        return self.roles[item.value.decode()] if item else None
 
     async def stop(self) -> None:
         """SIGTERM to role after role, proxies first; then its servers. Whoever does not go in time is killed."""

@@ -7,7 +7,7 @@ from random import Random
 from core.errors import StartRefused, Timeout
 from core.failpoints import NAMES
 from sheafdb.cluster import RoleProcess
-from tests.chaos.faults import Fault, Say, Strike, leader, leading
+from tests.chaos.faults import Fault, Say, Strike, leader
 from tests.chaos.stage import Stage
 
 PASSES_WITHIN_S = 15.0
@@ -58,7 +58,7 @@ async def _doomed(stage: Stage, random: Random, drawn: RoleProcess, failpoints: 
         old.kill()
         # Were it back at once, it might lead again.
         for _ in range(LEADS_WITHIN_S):
-            if not new.alive or await leading(stage) is new:
+            if not new.alive or await stage.cluster.leader() is new:
                 break
             await asyncio.sleep(1)
         await old.start_again()

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from random import Random
 
 from core.errors import SheafError
-from core.settings import CoordinatorSettings, EtcdSettings, NodeSettings
+from core.settings import CoordinatorSettings, NodeSettings
 from sheafdb.cluster import RoleProcess
 from sheafdb.cluster.cluster import ROLES
 from sheafdb.servers import LocalServer
-from storage import keys
-from storage.meta.etcd import EtcdMeta
 from tests.chaos.stage import SERVERS, Stage
 
 Say = Callable[[str], None]
@@ -85,17 +83,7 @@ def _server(name: str) -> Choose:
 async def leader(stage: Stage, random: Random) -> RoleProcess:
     """The coordinator that leads; any one while none does."""
     drawn = random.choice(stage.cluster.of("coordinator"))
-    return await leading(stage) or drawn
-
-
-async def leading(stage: Stage) -> RoleProcess | None:
-    endpoints = stage.cluster.endpoints
-    meta = await EtcdMeta.open(EtcdSettings(endpoints=endpoints.etcd, prefix=endpoints.name))
-    try:
-        item = await meta.get(keys.LEADER)
-    finally:
-        await meta.close()
-    return stage.cluster.roles[item.value.decode()] if item else None
+    return await stage.cluster.leader() or drawn
 
 
 # --- what is done to them --------------------------------------------------------------------------
