@@ -19,6 +19,7 @@ from proxy.search_ask import Scope, shard_request
 from proxy.search_plan import SearchPlan
 from proxy.search_reply import glue, write_reply
 from proxy.search_shapes import Shapes
+from rpc.gathering import split
 from rpc.newest import Newest
 from rpc.reads import PreparedSearch
 from storage.catalog import Catalog
@@ -67,7 +68,8 @@ class PromptSearches:
             prepared = self._prepared(plan)
             if not prepared:
                 continue
-            by_shard = [p.search(batch) for p in prepared]
+            queries, sizes = (batch[0], ()) if len(batch) == 1 else (np.concatenate(batch), (1,) * len(batch))
+            by_shard = [split(p.search(queries, sizes), sizes) for p in prepared]
             for number, replies in zip(numbers, zip(*by_shard, strict=True), strict=True):
                 answers[number] = write_reply(plan, 1, glue(plan, list(replies)))
         return answers
@@ -83,7 +85,7 @@ class PromptSearches:
                 Newest(node, partial(shard_request, plan, NO_QUERIES, scope, shard=shard))
                 for shard, node in enumerate(self._shards.leaders(plan.collection) or ())
             ]
-        prepared = [p for newest in plan.newest if (p := newest.find()) is not None and p.queries_max]
+        prepared = [p for newest in plan.newest if (p := newest.find()) is not None]
         if len(prepared) < len(plan.newest):
             plan.newest.clear()  # of a node that led the shard, perhaps
             return []

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from core.schema import Field, Schema
-from engine.segment import estimate_cost, prepare_search
+from engine.segment import estimate_cost
 from engine.vector.metric import Metric
 from querynode.gather import gather
-from querynode.search import Merged, independent, search_data
+from querynode.search import Merged, prepare_part
 from querynode.shard import ShardState
 from querynode.view import Part, View
-from rpc.gathering import split
 from rpc.reads import SearchReply, SearchRequest
 
 
@@ -43,21 +42,7 @@ class PreparedSearch:
         self._schema: Schema = shard.collection.schema
         self._fields, self._staleness_s = fields, staleness_s
         self._metric, self._k, self._numbers = Metric(request.metric), request.k, range(len(parts))
-        self._searches = [
-            prepare_search(
-                search_data(p.data, field, self._metric),
-                field,
-                self._metric,
-                request.k,
-                request.params,
-                p.visible,
-                request.radius,
-                request.range_filter,
-            )
-            for p in parts
-        ]
-        # An answer must not depend on the queries it was asked with (invariant 7).
-        self._independent = all(independent(p.data, field) for p in parts)
+        self._searches = [prepare_part(p.data, field, request, request.k, p.visible) for p in parts]
         cost = sum(estimate_cost(p.data, field, 1, request.k, request.params) for p in parts)
         self.queries_max = inline_cost // max(cost, 1)
 
@@ -73,12 +58,8 @@ class PreparedSearch:
             and time.monotonic() - shard.consumed.at_end_s <= self._staleness_s
         )
 
-    def search(self, requests: Sequence[np.ndarray]) -> list[SearchReply]:
-        if len(requests) == 1 or not self._independent:
-            return [self._search(queries) for queries in requests]
-        return split(self._search(np.concatenate(requests)), [len(r) for r in requests])
-
-    def _search(self, queries: np.ndarray) -> SearchReply:
-        merged = Merged([search(queries) for search in self._searches], self._numbers, self._k, self._metric)
+    def search(self, queries: np.ndarray, sizes: Sequence[int] = ()) -> SearchReply:
+        found = [search(queries, sizes) for search in self._searches]
+        merged = Merged(found, self._numbers, self._k, self._metric)
         rows = gather(self._parts, merged.part_of, merged.rows, self._schema, self._fields)
         return SearchReply(merged.counts, merged.scores, rows)

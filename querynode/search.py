@@ -1,6 +1,6 @@
 """Nearest rows over one view: each part searched on its own, the answers merged."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -28,24 +28,34 @@ def search_cost(matching: Matching, field: Field, request: SearchRequest) -> int
 
 def search_part(matching: Matching, number: int, field: Field, request: SearchRequest, k: int) -> Found:
     """The best rows of one part. Safe in any thread."""
+    search = prepare_part(matching.parts[number].data, field, request, k, matching.mask(number))
+    return search(request.queries, request.sizes)
+
+
+def prepare_part(
+    data: PartData, field: Field, request: SearchRequest, k: int, visible: np.ndarray | None
+) -> Callable[[np.ndarray, Sequence[int]], Found]:
+    """The search of one part's visible rows for any queries, of requests of these ``sizes``; as safe and as
+    lasting as what ``engine.segment.prepare_search`` gives."""
     metric = Metric(request.metric)
-    data = search_data(matching.parts[number].data, field, metric)
-    visible = matching.mask(number)
-    search = prepare_search(data, field, metric, k, request.params, visible, request.radius, request.range_filter)
-    if not request.sizes or independent(data, field):
-        return search(request.queries)
-    scores, rows = zip(*map(search, request.batch()), strict=True)
-    return np.concatenate(scores), np.concatenate(rows)
+    part = _indexed(data, field, metric)
+    search = prepare_search(part, field, metric, k, request.params, visible, request.radius, request.range_filter)
+    index = part.index(field)
+    if index is not None and not index.exact:
+        return lambda queries, _sizes: search(queries)
+
+    def one_by_one(queries: np.ndarray, sizes: Sequence[int]) -> Found:
+        """The matrix products of exact searches round differently with other queries beside them, and an
+        answer must not depend on those (invariant 7)."""
+        if not sizes:
+            return search(queries)
+        scores, rows = zip(*map(search, np.split(queries, np.cumsum(sizes)[:-1])), strict=True)
+        return np.concatenate(scores), np.concatenate(rows)
+
+    return one_by_one
 
 
-def independent(data: SegmentData, field: Field) -> bool:
-    """Whether each query is answered by itself. The matrix products of exact searches round differently with
-    other queries beside it."""
-    index = data.index(field)
-    return index is not None and not index.exact
-
-
-def search_data(data: PartData, field: Field, metric: Metric) -> SegmentData:
+def _indexed(data: PartData, field: Field, metric: Metric) -> SegmentData:
     """The rows of a part with the index to search them by; an exact one where there is no other."""
     if data.index(field) is None and (exact := data.exact(field, metric)) is not None:
         return _Indexed(data, exact)

@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from core.errors import Timeout
 from rpc.batching import LONGEST_S
@@ -124,21 +123,9 @@ def joined(requests: Sequence[SearchRequest]) -> SearchRequest:
     return replace(first, queries=queries, sizes=sizes, deadline=max(r.deadline for r in requests))
 
 
-def together(replies: Sequence[SearchReply]) -> SearchReply:
-    """The answers to several requests as the one to the request they were joined to."""
-    if len(replies) == 1:
-        return replies[0]
-    columns = {name: pa.concat_arrays([r.rows.columns[name] for r in replies]) for name in replies[0].rows.columns}
-    return SearchReply(
-        np.concatenate([r.counts for r in replies]),
-        np.concatenate([r.scores for r in replies]),
-        Rows(pa.concat_arrays([r.rows.pks for r in replies]), columns),
-    )
-
-
 def split(reply: SearchReply, sizes: Sequence[int]) -> list[SearchReply]:
-    """The answers to so many queries each."""
-    if len(sizes) == 1:
+    """The answers to so many queries each; () = to one request."""
+    if len(sizes) <= 1:
         return [reply]
     replies, query, row = [], 0, 0
     for size in sizes:

@@ -6,7 +6,7 @@ from functools import partial
 
 from rpc.answering import Handlers, Later
 from rpc.channel import Peer
-from rpc.gathering import Gathering, goes_with_others, together
+from rpc.gathering import Gathering, goes_with_others
 from rpc.newest import Newest
 from rpc.pb import querynode_pb2 as pb
 from rpc.read_messages import (
@@ -99,8 +99,8 @@ def query_node_handlers(node: QueryNode) -> Handlers:
         prepared = searches.find(message.shape)
         if prepared is None or message.nq > prepared.queries_max * inline_share(len(message.sizes)):
             return search_later(message, deadline)
-        batch = search_request(message, deadline).batch()
-        return search_reply_message(together(prepared.search(batch))).SerializeToString()
+        request = search_request(message, deadline)
+        return search_reply_message(prepared.search(request.queries, request.sizes)).SerializeToString()
 
     async def search_later(message: pb.SearchRequest, deadline: float) -> bytes:
         return search_reply_message(await node.search(search_request(message, deadline))).SerializeToString()

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from itertools import accumulate
 from typing import Any, Protocol
 
 import numpy as np
@@ -67,13 +66,6 @@ class SearchRequest(Read):
     group_size: int = 1
     sizes: tuple[int, ...] = ()
 
-    def batch(self) -> list[np.ndarray]:
-        """The queries of each request."""
-        if not self.sizes:
-            return [self.queries]
-        ends = list(accumulate(self.sizes))
-        return [self.queries[end - size : end] for size, end in zip(self.sizes, ends, strict=True)]
-
 
 def inline_share(requests: int) -> int:
     """How many times as long as one request so many that are asked as one may keep the event loop: one by
@@ -117,8 +109,9 @@ class PreparedSearch(Protocol):
         """Whether the view is still the newest, and as fresh as the request wants it."""
         ...
 
-    def search(self, requests: Sequence[np.ndarray]) -> list[SearchReply]:
-        """As ``QueryNode.search`` with the queries of each request, by the calling thread (any thread)."""
+    def search(self, queries: np.ndarray, sizes: Sequence[int] = ()) -> SearchReply:
+        """As ``QueryNode.search`` with these queries, by the calling thread (any thread). sizes: as in
+        ``SearchRequest``."""
         ...
 
 

@@ -205,8 +205,8 @@ class QueryNode(Protocol):
 
     def prepare(self, request: SearchRequest) -> PreparedSearch | None:
         """The request's search without its queries (they may be empty), ready to be run by any thread;
-        None when each one has to be asked by ``search``. A node at the other end of a connection
-        always says None."""
+        None when each one has to be asked by ``search``, as where a single query is no short work. A node
+        at the other end of a connection always says None."""
         ...
 
     async def query(self, request: QueryRequest) -> QueryReply: ...

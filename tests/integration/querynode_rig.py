@@ -19,6 +19,7 @@ from core.types import DataType
 from engine.vector.build import build
 from querynode import keys as pk
 from querynode.service import QueryNodeService
+from rpc.gathering import split
 from rpc.reads import QueryReply, QueryRequest, SearchReply, SearchRequest, ShardPhase
 from storage import keys, names
 from storage.embedded import Store, open_store
@@ -174,7 +175,9 @@ class Rig:
         prepared = self.node.prepare(replace(request, consistency=Consistency.EVENTUALLY))
         if prepared is None or len(request.queries) > prepared.queries_max or not len(request.queries):
             return False
-        for reply in prepared.search([request.queries, request.queries[:1], request.queries])[::2]:
+        requests = [request.queries, request.queries[:1], request.queries]
+        sizes = [len(queries) for queries in requests]
+        for reply in split(prepared.search(np.concatenate(requests), sizes), sizes)[::2]:
             assert np.array_equal(reply.counts, expected.counts)
             assert np.array_equal(reply.scores, expected.scores)
             assert reply.rows == expected.rows

@@ -240,9 +240,9 @@ class Prepared:
     def keep(self) -> None:
         self.kept.append(self)
 
-    def search(self, requests: Sequence[np.ndarray]) -> list[SearchReply]:
+    def search(self, _queries: np.ndarray, _sizes: Sequence[int] = ()) -> SearchReply:
         self.runs += 1
-        return [REPLY for _ in requests]
+        return REPLY
 
 
 async def test_what_a_node_prepared_is_run_until_its_view_is_replaced() -> None:

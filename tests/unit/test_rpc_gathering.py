@@ -12,7 +12,7 @@ import pytest
 from core.errors import CollectionNotLoaded, Timeout
 from core.ids import CollectionId, FieldId, PartitionId
 from rpc import gathering
-from rpc.gathering import Gathering, goes_with_others, split, together
+from rpc.gathering import Gathering, goes_with_others, split
 from rpc.reads import Rows, SearchReply, SearchRequest
 
 
@@ -176,9 +176,9 @@ def test_what_depends_on_its_neighbours_goes_alone(change: dict[str, Any]) -> No
     assert not goes_with_others(replace(request(1), **change))
 
 
-def test_together_and_split_are_inverse() -> None:
-    parts = [reply(request(n, nq).queries) for n, nq in ((2, 1), (0, 3), (1, 2))]
-    for part, again in zip(parts, split(together(parts), [1, 3, 2]), strict=True):
+def test_the_answer_to_all_is_split_into_those_to_each() -> None:
+    asked = [request(n, nq).queries for n, nq in ((2, 1), (0, 3), (1, 2))]
+    for part, again in zip(map(reply, asked), split(reply(np.concatenate(asked)), [1, 3, 2]), strict=True):
         assert again.counts.tolist() == part.counts.tolist()
         assert again.scores.tolist() == part.scores.tolist()
         assert again.rows.pks.equals(part.rows.pks)
