@@ -1,20 +1,14 @@
 """Runs schedules; a violated invariant is printed with its seed and what led to it, and ends with code 1."""
 
 import argparse
-import gc
 import os
 import random
 import sys
 import time
-import weakref
-from collections.abc import Iterable, Iterator
 
-from querynode.links import RemoteSegment
+from tests.simulation.cluster.many import play_many, schedules
 from tests.simulation.cluster.plants import PLANTS, planted
 from tests.simulation.cluster.schedule import Result, play
-
-COLLECT = 40
-"""Schedules between collections of garbage: one after each would take a tenth of the time."""
 
 
 def main() -> int:
@@ -23,20 +17,18 @@ def main() -> int:
         return sum(not _finds(name, options.seed or 1, options.schedules) for name in planted(options.plant))
     if options.seed:
         return _report(play(options.seed), trace=True)
-    base = random.SystemRandom().randrange(1, 1 << 32)
-    print(f"schedules from seed {base} on, for {options.seconds:g} s", flush=True)
-    began_s, cpu_s, results = time.monotonic(), time.process_time(), []
-    for result in _schedules(range(base, base + options.schedules)):
-        if _report(result):
+    seeds = range(first := random.SystemRandom().randrange(1, 1 << 32), first + options.schedules)
+    print(f"schedules from seed {first} on, for {options.seconds:g} s, {options.jobs} at a time", flush=True)
+    began_s, played = time.monotonic(), []
+    for some in play_many(seeds, options.seconds, options.jobs):
+        if _report(some.last):
             return 1
-        results.append((result.steps, result.virtual_s, result.healed_s))
-        if time.monotonic() - began_s > options.seconds:
-            break
-    steps, virtual_s, healed_s = (tuple(column) for column in zip(*results, strict=True))
-    a_minute = 60 * len(results) / (time.process_time() - cpu_s)
+        played.append(some)
+    number, cpu_s = sum(p.schedules for p in played), sum(p.cpu_s for p in played)
     print(
-        f"{len(results)} schedules, {sum(steps)} steps, {sum(virtual_s):.0f} virtual s; {a_minute:.0f} "
-        f"schedules a minute of one core; whole again within {max(healed_s):.1f} virtual s; no violation"
+        f"{number} schedules, {sum(p.steps for p in played)} steps, {sum(p.virtual_s for p in played):.0f} virtual s; "
+        f"{60 * number / (time.monotonic() - began_s):.0f} schedules a minute, {60 * number / cpu_s:.0f} of one core; "
+        f"whole again within {max(p.healed_s for p in played):.1f} virtual s; no violation"
     )
     return 0
 
@@ -46,31 +38,16 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="play this schedule alone and show its course")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to go on with random seeds")
     parser.add_argument("--schedules", type=int, default=1 << 30, help="at most so many")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="processes that play them; default: cores"
+    )
     parser.add_argument("--plant", choices=[*PLANTS, "all"], help="plant a bug, and say how soon it is found")
     return parser.parse_args()
 
 
-def _schedules(seeds: Iterable[int]) -> Iterator[Result]:
-    gc.disable()
-    gc.freeze()  # the modules are not looked at again and again
-    for n, seed in enumerate(seeds):
-        yield play(seed)
-        if n % COLLECT == 0:
-            _forget_remote_segments()
-            gc.collect()
-
-
-def _forget_remote_segments() -> None:
-    """Their finalizers would keep each schedule's world: a process of the product has one, for its whole life."""
-    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
-        held = finalizer.peek()
-        if held and isinstance(held[0], RemoteSegment):
-            finalizer.detach()
-
-
 def _finds(name: str, first: int, most: int) -> bool:
     with PLANTS[name]():
-        for n, result in enumerate(_schedules(range(first, first + most)), 1):
+        for n, result in enumerate(schedules(range(first, first + most)), 1):
             if result.violation:
                 print(f"{name}: found in schedule {n} (seed {result.seed}): {result.violation}", flush=True)
                 return True
