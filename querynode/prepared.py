@@ -13,7 +13,7 @@ from core.schema import Field, Schema
 from engine.segment import estimate_cost
 from engine.vector.metric import Metric
 from querynode.gather import gather
-from querynode.search import Merged, prepare_part
+from querynode.search import Merged, best_of, prepare_part
 from querynode.shard import ShardState
 from querynode.view import Part, View
 from rpc.reads import SearchReply, SearchRequest
@@ -60,6 +60,6 @@ class PreparedSearch:
 
     def search(self, queries: np.ndarray, sizes: Sequence[int] = ()) -> SearchReply:
         found = [search(queries, sizes) for search in self._searches]
-        merged = Merged(found, self._numbers, self._k, self._metric)
+        merged = Merged(best_of(found, self._numbers, self._k, self._metric))
         rows = gather(self._parts, merged.part_of, merged.rows, self._schema, self._fields)
         return SearchReply(merged.counts, merged.scores, rows)

@@ -19,13 +19,27 @@ from querynode.grouping import search_groups
 from querynode.matching import Matching, compiled
 from querynode.prepared import PreparedSearch
 from querynode.query import run_query
-from querynode.search import Merged, nothing, reply, search_cost, search_part
+from querynode.search import (
+    Merged,
+    best_of,
+    best_of_runs,
+    cut,
+    nothing,
+    reply,
+    search_cost,
+    search_part,
+    search_run,
+)
 from querynode.shard import ShardState
 from querynode.view import Part, View
 from rpc.reads import QueryReply, QueryRequest, Read, SearchReply, SearchRequest, inline_share
 
 MASK_BYTES = 32 * 1024 * 1024
 """Filters' masks kept between reads."""
+RUNS_MAX = 16
+"""Pieces of work a search is cut into: each holds an answer in memory, and nobody has more cores for one."""
+MERGED_INLINE = 10_000
+"""Rows of all of them up to which they are merged on the event loop."""
 LONG_FILTER = 4096
 """Characters of a filter from which it is compiled in the pool: thousands of terms take tens of ms."""
 
@@ -119,9 +133,16 @@ class Reader:
     async def _best(self, matching: Matching, field: Field, request: SearchRequest, k: int, inline: bool) -> Merged:
         metric, numbers = Metric(request.metric), matching.numbers
         if inline:
-            return Merged([search_part(matching, n, field, request, k) for n in numbers], numbers, k, metric)
-        searches = [self._in_pool(lambda n=n: search_part(matching, n, field, request, k), request) for n in numbers]
-        return Merged(await asyncio.gather(*searches), numbers, k, metric)
+            found = [search_part(matching, n, field, request, k) for n in numbers]
+            return Merged(best_of(found, numbers, k, metric))
+        searches = [
+            self._in_pool(lambda run=run: search_run(matching, run, field, request, k), request)
+            for run in cut(matching, RUNS_MAX)
+        ]
+        runs = await asyncio.gather(*searches)
+        if sum(run.rows.size for run in runs) <= MERGED_INLINE:
+            return Merged(best_of_runs(runs, k, metric))
+        return await self._in_pool(lambda: Merged(best_of_runs(runs, k, metric)), request)
 
     async def _in_pool(self, work: Callable[[], T], request: Read) -> T:
         def run() -> T:

@@ -29,6 +29,8 @@ from tests.e2e.wire import (
 )
 from tests.served import Served
 
+SEGMENTS = 40
+
 
 def refused(call: Callable[[], Any], *, within_s: float = CALL_S) -> common_pb2.Status:
     """The Status of a call that must fail clearly and at once."""
@@ -229,6 +231,25 @@ def test_schemas_that_are_no_schemas(stub: milvus_pb2_grpc.MilvusServiceStub) ->
             milvus_pb2.CreateCollectionRequest(collection_name="bad", schema=os.urandom(500)), timeout=10
         )
     )
+
+
+def test_wide_searches_of_many_small_segments(hostile: Served, stub: milvus_pb2_grpc.MilvusServiceStub) -> None:
+    """What they find in each segment must not add up in memory, nor keep others waiting while it is merged."""
+    client = hostile.client()
+    for first in range(10_000, 10_000 + 3 * SEGMENTS, 3):
+        rows = [
+            {"id": n, "n": 1, "text": "", "doc": {}, "tags": [], "vector": [1e3] * DIM} for n in range(first, first + 3)
+        ]
+        client.insert(TABLE, rows)
+        client.flush(TABLE)
+    wide = search(nq=1000, placeholder_group=placeholder(*[bytes(16)] * 1000), params={"topk": 100})
+    running = [stub.Search.future(wide, timeout=60) for _ in range(30)]
+    while not all(reply.done() for reply in running):
+        began = time.monotonic()
+        assert stub.Search(search(), timeout=10).status.code == 0
+        assert time.monotonic() - began < CALL_S
+        time.sleep(0.05)
+    assert all(sum(reply.result().results.topks) == 100_000 for reply in running)
 
 
 def test_half_requests_and_many_connections(hostile: Served, stub: milvus_pb2_grpc.MilvusServiceStub) -> None:
