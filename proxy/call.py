@@ -3,7 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
 
@@ -40,6 +40,22 @@ PromptHandler = Callable[[Sequence[Call]], Sequence["bytes | Message | None"]]
 reply, or None: then the ``Handler`` is asked."""
 
 PromptHandlers = dict[str, PromptHandler]
+
+
+class Group(NamedTuple):
+    """Calls that are answered together. numbers: which ones, of those that arrived together. answer: gives the
+    replies in that order. What it raises is everyone's answer; but ``InvalidArgument`` and ``TooLarge`` may be
+    of one of them, or of all together only: each is answered by itself then."""
+
+    numbers: Sequence[int]
+    answer: Callable[[], Awaitable[Sequence["bytes | Message"]]]
+
+
+GroupHandler = Callable[[Sequence[Call]], Sequence[Group]]
+"""Finds those among calls that arrived together which are better answered together; each of the others has
+its ``Handler``."""
+
+GroupHandlers = dict[str, GroupHandler]
 
 Metadata = Sequence[tuple[str, Any]]
 """What a gRPC call carries beside its message: (key, text, or bytes where the key ends in ``-bin``)."""

@@ -10,7 +10,8 @@ import asyncio
 import itertools
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Coroutine, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 from google.protobuf.message import DecodeError, Message
@@ -19,7 +20,17 @@ from core.errors import InvalidArgument, NotYet, SheafError, TooLarge, Unavailab
 from core.errors import Timeout as DeadlinePassed
 from core.limits import MESSAGE_BYTES_MAX
 from core.settings import ProxySettings
-from proxy.call import Arrival, Call, Handler, Handlers, PromptHandler, PromptHandlers
+from proxy.call import (
+    Arrival,
+    Call,
+    Group,
+    GroupHandler,
+    GroupHandlers,
+    Handler,
+    Handlers,
+    PromptHandler,
+    PromptHandlers,
+)
 from proxy.metrics import RpcMetrics
 from proxy.status import failure, status_of
 from proxy.wire import METHODS, input_class, output_class
@@ -27,21 +38,28 @@ from proxy.wire import METHODS, input_class, output_class
 LONGEST_S = 86_400.0
 """Longest deadline taken from a client; "none" arrives as a huge number."""
 
+T = TypeVar("T")
+
 log = structlog.get_logger()
 _request_ids = map("{}-{}".format, itertools.repeat(secrets.token_hex(4)), itertools.count(1))
 
 
-def methods(handlers: Handlers, settings: ProxySettings, prompt: PromptHandlers | None = None) -> dict[str, "Method"]:
+def methods(
+    handlers: Handlers,
+    settings: ProxySettings,
+    prompt: PromptHandlers | None = None,
+    groups: GroupHandlers | None = None,
+) -> dict[str, "Method"]:
     """One method per RPC: those with a handler, and "not yet" for the rest.
 
-    prompt: for some of them also a way to answer at once. Streams and the few replies that have no
-    place for a Status are left to gRPC's UNIMPLEMENTED.
+    prompt: for some of them also a way to answer at once; groups: a way to answer several together. Streams
+    and the few replies that have no place for a Status are left to gRPC's UNIMPLEMENTED.
     """
-    prompt = prompt or {}
-    unknown = (handlers.keys() | prompt.keys()) - METHODS.keys()
+    prompt, groups = prompt or {}, groups or {}
+    unknown = (handlers.keys() | prompt.keys() | groups.keys()) - METHODS.keys()
     assert not unknown, f"no such RPC: {unknown}"
     return {
-        name: Method(name, handlers.get(name) or _not_yet(name), prompt.get(name), settings)
+        name: Method(name, handlers.get(name) or _not_yet(name), settings, prompt.get(name), groups.get(name))
         for name, method in METHODS.items()
         if not (method.client_streaming or method.server_streaming) and failure(output_class(name)) is not None
     }
@@ -54,11 +72,29 @@ def _not_yet(rpc: str) -> Handler:
     return handle
 
 
+Replies = Coroutine[Any, Any, Sequence[bytes]]
+
+
+class Answers(NamedTuple):
+    """numbers: of the calls answered. replies: gives those to them, in that order."""
+
+    numbers: Sequence[int]
+    replies: Replies
+
+
 class Method:
     """One RPC: request bytes in, reply bytes out."""
 
-    def __init__(self, rpc: str, handler: Handler, prompt: PromptHandler | None, settings: ProxySettings) -> None:
-        self._rpc, self._handler, self._at_once, self._settings = rpc, handler, prompt, settings
+    def __init__(
+        self,
+        rpc: str,
+        handler: Handler,
+        settings: ProxySettings,
+        prompt: PromptHandler | None = None,
+        groups: GroupHandler | None = None,
+    ) -> None:
+        self._rpc, self._handler, self._at_once, self._groups = rpc, handler, prompt, groups
+        self._settings = settings
         self._parse = input_class(rpc).FromString
         fail = failure(output_class(rpc))
         assert fail is not None
@@ -86,13 +122,47 @@ class Method:
         self._answered(call, 0, time.monotonic() - started)
         return reply
 
+    def answers(self, arrived: Sequence[Arrival]) -> Iterator[Answers]:
+        """What answers calls that arrived together; some of them share an answer. Run each in a task of its own,
+        on the event loop."""
+        started = time.monotonic()
+        together: set[int] = set()
+        if self._groups is not None:
+            calls = [self._call(arrival, started) for arrival in arrived]
+            for group in self._groups(calls):
+                together.update(group.numbers)
+                yield Answers(group.numbers, self._answer_group([calls[n] for n in group.numbers], group, started))
+        for number, arrival in enumerate(arrived):
+            if number not in together:
+                yield Answers((number,), self._answer_one(arrival))
+
+    async def _answer_group(self, calls: Sequence[Call], group: Group, started: float) -> Sequence[bytes]:
+        longest = max(calls, key=lambda call: call.deadline)
+        structlog.contextvars.bind_contextvars(rpc=self._rpc, request_id=longest.request_id)
+        try:
+            replies, code = [_serialized(a) for a in await _within(longest.deadline, group.answer())], 0
+        except (InvalidArgument, TooLarge):
+            return await asyncio.gather(*map(self._answer_call, calls))
+        except (Exception, asyncio.CancelledError) as e:
+            failed, code = self._failed(e)
+            replies = [failed] * len(calls)
+        for call in calls:
+            self._answered(call, code, time.monotonic() - started)
+        return replies
+
+    async def _answer_one(self, arrival: Arrival) -> Sequence[bytes]:
+        return (await self.answer(arrival),)
+
     async def answer(self, arrival: Arrival) -> bytes:
         """The reply. Call it in a task of its own, on the event loop."""
+        return await self._answer_call(self._call(arrival, time.monotonic()))
+
+    async def _answer_call(self, call: Call) -> bytes:
         started = time.monotonic()
-        call = self._call(arrival, started)
         structlog.contextvars.bind_contextvars(rpc=self._rpc, request_id=call.request_id)
         try:
-            reply, code = _serialized(await _answer(self._handler, self._parse(call.message), call)), 0
+            work = self._handler(self._parse(call.message), call)
+            reply, code = _serialized(await _within(call.deadline, work)), 0
         except (Exception, asyncio.CancelledError) as e:
             reply, code = self._failed(e)
         self._answered(call, code, time.monotonic() - started)
@@ -126,11 +196,11 @@ def _serialized(answer: bytes | Message) -> bytes:
     return reply
 
 
-async def _answer(handler: Handler, request: Message, call: Call) -> Message:
-    limit = asyncio.timeout(call.deadline - time.monotonic())
+async def _within(deadline: float, work: Awaitable[T]) -> T:
+    limit = asyncio.timeout(deadline - time.monotonic())
     try:
         async with limit:
-            return await handler(request, call)
+            return await work
     except TimeoutError as e:
         if not limit.expired():
             raise

@@ -12,9 +12,11 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import grpc
 import structlog
@@ -25,7 +27,7 @@ from core.limits import MESSAGE_BYTES_MAX
 from core.settings import ServerSettings
 from proxy import health
 from proxy.call import Arrival
-from proxy.edge import Method
+from proxy.edge import Method, Replies
 from proxy.wire import SERVICE
 
 IO_THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))
@@ -62,8 +64,11 @@ class NativeListener:
         self._health_check = len(methods)
         self._front.add_methods([(path, False) for path in paths])
         self._loop = asyncio.get_running_loop()
-        self._tasks: dict[int, tuple[asyncio.Task[None], float]] = {}
-        """By call; each with the time it began."""
+        self._arrived: deque[tuple[Method, int, Arrival]] = deque()
+        """Calls that the event loop is to begin, each with its id; it is told of the first one only."""
+        self._told = False
+        self._running: dict[int, _Running] = {}
+        """By call."""
         self._taking = self._stopping = False
         self._answered = 0.0
         """When the last answer was handed over."""
@@ -91,7 +96,7 @@ class NativeListener:
         self._stopping = True
         await _while(lambda: self._taking, end)
         await asyncio.sleep(0)  # what was taken before has begun
-        if running := [task for task, _ in self._tasks.values()]:
+        if running := {r.task for r in self._running.values()}:
             await asyncio.wait(running, timeout=max(end - time.monotonic(), 0.0))
         for task in running:
             task.cancel()
@@ -110,7 +115,7 @@ class NativeListener:
 
     def _runs_long(self) -> bool:
         before = time.monotonic() - SHORT_S
-        return any(began < before for _, began in self._tasks.values())
+        return any(r.began < before for r in self._running.values())
 
     def _close(self) -> None:
         self._front.close()
@@ -165,10 +170,13 @@ class NativeListener:
     def _answer_or_begin(self, method: Method, calls: list[tuple[int, Arrival]]) -> None:
         replies = method.at_once([arrival for _, arrival in calls])
         for (id, arrival), reply in zip(calls, replies, strict=True):
-            if reply is None:
-                self._on_loop(self._begin, id, method, arrival)
-            else:
+            if reply is not None:
                 self._front.respond(id, reply)
+                continue
+            self._arrived.append((method, id, arrival))
+            if not self._told:
+                self._told = True
+                self._on_loop(self._begin)
 
     def _refused(self, id: int, data: bytes) -> bool:
         if len(data) > MESSAGE_BYTES_MAX:
@@ -193,24 +201,47 @@ class NativeListener:
             self._front.close()
 
     # --- on the event loop --------------------------------------------------------------------------
-    def _begin(self, id: int, method: Method, arrival: Arrival) -> None:
-        self._tasks[id] = self._loop.create_task(self._answer(id, method, arrival)), time.monotonic()
+    def _begin(self) -> None:
+        self._told = False  # before the calls are taken: of one that comes now it is told again
+        calls: dict[Method, list[tuple[int, Arrival]]] = {}
+        while self._arrived:
+            method, id, arrival = self._arrived.popleft()
+            calls.setdefault(method, []).append((id, arrival))
+        now = time.monotonic()
+        for method, arrived in calls.items():
+            for numbers, replies in method.answers([arrival for _, arrival in arrived]):
+                ids = [arrived[n][0] for n in numbers]
+                task = self._loop.create_task(self._answer(ids, replies))
+                self._running.update(dict.fromkeys(ids, _Running(task, now, set(ids))))
+                task.add_done_callback(partial(self._ended, ids, replies))
 
     def _cancel(self, id: int) -> None:
         """The client left, or its deadline passed."""
-        if found := self._tasks.get(id):
-            found[0].cancel()
+        if running := self._running.get(id):
+            running.wanted.discard(id)
+            if not running.wanted:
+                running.task.cancel()
 
-    async def _answer(self, id: int, method: Method, arrival: Arrival) -> None:
-        try:
-            self._front.respond(id, await method.answer(arrival))
-        except asyncio.CancelledError:
-            # A client that is still there must not wait for its own deadline.
-            self._fail(id, grpc.StatusCode.CANCELLED, "the call was cancelled")
-            raise
-        finally:
-            self._answered = time.monotonic()
-            del self._tasks[id]
+    async def _answer(self, ids: Sequence[int], replies: Replies) -> None:
+        for id, reply in zip(ids, await replies, strict=True):
+            self._front.respond(id, reply)
+
+    def _ended(self, ids: Sequence[int], replies: Replies, task: "asyncio.Task[None]") -> None:
+        replies.close()  # of a task that was cancelled before it began, nothing has run
+        self._answered = time.monotonic()
+        for id in ids:
+            del self._running[id]
+            if task.cancelled():
+                # A client that is still there must not wait for its own deadline.
+                self._fail(id, grpc.StatusCode.CANCELLED, "the call was cancelled")
+
+
+class _Running(NamedTuple):
+    """Answers some calls. wanted: those whose clients have not left."""
+
+    task: "asyncio.Task[None]"
+    began: float
+    wanted: set[int]
 
 
 async def _while(true: Callable[[], bool], end: float) -> None:

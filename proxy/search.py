@@ -1,6 +1,8 @@
 """The Search RPC."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,16 +13,17 @@ from core.errors import InvalidArgument, TooLarge
 from core.limits import RESULT_ENTRIES_MAX
 from core.types import TYPES, DataType
 from proxy import consistency, search_plan
-from proxy.call import Call, Handlers, PromptHandlers
+from proxy.call import Call, Group, GroupHandlers, Handlers, PromptHandlers
 from proxy.filters import CHARACTER_BYTES
 from proxy.query_vectors import check_nq, read_vectors
 from proxy.reads import Shards
 from proxy.search_ask import Scope, shard_request
+from proxy.search_known import Alike, KnownSearches
 from proxy.search_merge import Hits, merge
 from proxy.search_pages import Best, Page, PageEnds, read_page
 from proxy.search_plan import SearchPlan
 from proxy.search_prompt import PromptSearches
-from proxy.search_reply import glue, write_reply
+from proxy.search_reply import glue, write_each, write_reply
 from proxy.snapshots import Snapshots
 from proxy.threads import Threads
 from rpc.reads import QueryReply, QueryRequest, SearchReply
@@ -54,7 +57,8 @@ class Search:
         self._shards = shards
         self._snapshots = snapshots
         self._threads = threads
-        self._prompt = PromptSearches(catalog, shards) if in_process else None
+        self._known = KnownSearches(catalog)
+        self._prompt = PromptSearches(self._known, shards) if in_process else None
         self._ends = PageEnds()
         self._plans: dict[bytes, SearchPlan] = {}
 
@@ -63,6 +67,10 @@ class Search:
 
     def prompt_handlers(self) -> PromptHandlers:
         return {"Search": self._prompt.answer} if self._prompt else {}
+
+    def group_handlers(self) -> GroupHandlers:
+        """Where searches go to other processes, those alike go as one from here on."""
+        return {} if self._prompt else {"Search": self._groups}
 
     async def search(self, request: Any, call: Call) -> Any:
         asked = await self._threads.run(len(request.dsl) * CHARACTER_BYTES, self._read, request, call)
@@ -78,10 +86,19 @@ class Search:
             best = self._best(plan, queries, call)
             page = await read_page(plan, len(queries), asked.guarantee_ts, self._snapshots, self._ends, best)
             return await self._reply(plan, len(queries), page.hits, page)
-        if self._prompt:
-            self._prompt.remember(plan, asked.level, queries, call)
+        self._known.remember(plan, asked.level, queries, call)
         replies = await self._ask(plan, queries, Scope(asked.level, 0, plan.k, plan.near), call)
         return await self._reply(plan, len(queries), glue(plan, replies), None)
+
+    def _groups(self, calls: Sequence[Call]) -> list[Group]:
+        known = self._known.alike(calls)
+        return [Group(a.numbers, partial(self._together, a, [calls[n] for n in a.numbers])) for a in known]
+
+    async def _together(self, alike: Alike, calls: Sequence[Call]) -> list[Any]:
+        plan, longest = alike.plan, max(calls, key=lambda call: call.deadline)
+        scope = Scope(alike.level, 0, plan.k, plan.near)
+        replies = await self._ask(plan, alike.queries(), scope, longest, alike.sizes)
+        return await self._threads.run(sum(map(_bytes, replies)), write_each, plan, replies, alike.sizes)
 
     def _read(self, request: Any, call: Call) -> Asked:
         """Takes the request apart; it loses the parts that its plan does not depend on."""
@@ -111,9 +128,11 @@ class Search:
         return plan
 
     # --- asking ---------------------------------------------------------------------------------
-    async def _ask(self, plan: SearchPlan, queries: np.ndarray, scope: Scope, call: Call) -> list[SearchReply]:
+    async def _ask(
+        self, plan: SearchPlan, queries: np.ndarray, scope: Scope, call: Call, sizes: tuple[int, ...] = ()
+    ) -> list[SearchReply]:
         def ask(node: QueryNode, shard: int) -> Any:
-            return node.search(shard_request(plan, queries, scope, call.deadline, shard=shard))
+            return node.search(shard_request(plan, queries, scope, call.deadline, shard=shard, sizes=sizes))
 
         return await self._shards.ask(plan.collection, call, ask)
 
@@ -163,5 +182,8 @@ class Search:
 
     # --- answering ------------------------------------------------------------------------------
     async def _reply(self, plan: SearchPlan, nq: int, hits: Hits, page: Page | None) -> Any:
-        size = ENTRY_BYTES * len(hits.scores) + sum(c.nbytes for c in hits.rows.columns.values())
-        return await self._threads.run(size, write_reply, plan, nq, hits, page)
+        return await self._threads.run(_bytes(hits), write_reply, plan, nq, hits, page)
+
+
+def _bytes(found: Hits | SearchReply) -> int:
+    return ENTRY_BYTES * len(found.scores) + sum(c.nbytes for c in found.rows.columns.values())

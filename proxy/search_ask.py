@@ -21,7 +21,13 @@ class Scope:
 
 
 def shard_request(
-    plan: SearchPlan, queries: np.ndarray, scope: Scope, deadline: float = math.inf, *, shard: int
+    plan: SearchPlan,
+    queries: np.ndarray,
+    scope: Scope,
+    deadline: float = math.inf,
+    *,
+    shard: int,
+    sizes: tuple[int, ...] = (),
 ) -> SearchRequest:
     return SearchRequest(
         plan.collection.id,
@@ -42,4 +48,5 @@ def shard_request(
         range_filter=scope.near,
         group_by=plan.group_by.name if plan.group_by else "",
         group_size=plan.group_size,
+        sizes=sizes,
     )

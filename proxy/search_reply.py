@@ -1,5 +1,6 @@
 """The reply to a search: the shards' answers glued together and put on the wire."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from proxy.search_merge import Hits, merge, merge_groups
 from proxy.search_pages import Page
 from proxy.search_plan import SearchPlan
 from proxy.wire import milvus, schema
+from rpc.gathering import split
 from rpc.reads import SearchReply
 
 SCORES: int = schema.SearchResultData.DESCRIPTOR.fields_by_name["scores"].number
@@ -19,6 +21,13 @@ def glue(plan: SearchPlan, replies: list[SearchReply]) -> Hits:
     if plan.group_by:
         return merge_groups(replies, plan.limit, plan.offset, plan.group_size, better)
     return merge(replies, plan.limit, plan.offset, better)
+
+
+def write_each(plan: SearchPlan, replies: Sequence[SearchReply], sizes: Sequence[int]) -> list[Any]:
+    """The replies to several searches with one vector each, from each shard's answer to all of them; sizes: as in
+    ``SearchRequest``."""
+    each = zip(*(split(reply, sizes) for reply in replies), strict=True)
+    return [write_reply(plan, 1, glue(plan, list(own))) for own in each]
 
 
 def write_reply(plan: SearchPlan, nq: int, hits: Hits, page: Page | None = None) -> Any:

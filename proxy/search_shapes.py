@@ -5,7 +5,9 @@ and plan it costs half as much as the search itself; to see that all bytes aroun
 those of an earlier message costs next to nothing.
 """
 
-from proxy.search_plan import SearchPlan
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
 
 SHAPES_MAX = 1024
 REST_BYTES_MAX = 4096
@@ -16,35 +18,35 @@ VECTOR_BYTES_MIN = 16
 """Shorter ones may well occur twice in a message."""
 
 
-class Shapes:
-    """Plans of searches with one vector, by the rest of their messages. Any thread may use it."""
+class Shapes(Generic[T]):
+    """What is known of searches with one vector, by the rest of their messages. Any thread may use it."""
 
     def __init__(self) -> None:
         self._places: dict[int, tuple[tuple[int, int], ...]] = {}
         """Where the vector was in messages of this length: its first byte, and the first byte after it."""
-        self._plans: dict[tuple[str, int, bytes], SearchPlan] = {}
+        self._known: dict[tuple[str, int, bytes], T] = {}
 
-    def find(self, message: bytes, database: str) -> tuple[SearchPlan, bytes] | None:
-        """The plan of a message, and its vector's bytes; None for one that is not known.
+    def find(self, message: bytes, database: str) -> tuple[T, bytes] | None:
+        """What is known of a message's like, and its vector's bytes; None for one that is not known.
 
         database: the one named beside the message.
         """
         for start, end in self._places.get(len(message), ()):
-            plan = self._plans.get((database, start, message[:start] + message[end:]))
-            if plan is not None:
-                return plan, message[start:end]
+            known = self._known.get((database, start, message[:start] + message[end:]))
+            if known is not None:
+                return known, message[start:end]
         return None
 
-    def remember(self, message: bytes, database: str, vector: bytes, plan: SearchPlan) -> None:
+    def remember(self, message: bytes, database: str, vector: bytes, known: T) -> None:
         """From now on messages that differ from this one in the bytes of its only vector are known."""
         rest_bytes = len(message) - len(vector)
         if rest_bytes > REST_BYTES_MAX or len(vector) < VECTOR_BYTES_MIN or message.count(vector) != 1:
             return
         start = message.index(vector)
         end = start + len(vector)
-        if len(self._plans) >= SHAPES_MAX:
-            self._plans, self._places = {}, {}
-        self._plans[database, start, message[:start] + message[end:]] = plan
+        if len(self._known) >= SHAPES_MAX:
+            self._known, self._places = {}, {}
+        self._known[database, start, message[:start] + message[end:]] = known
         places = self._places.get(len(message), ())
         if (start, end) not in places:
             self._places[len(message)] = ((start, end), *places)[:PLACES_MAX]

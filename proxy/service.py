@@ -71,7 +71,9 @@ class Proxy:
             search,
         ):
             handlers |= part.handlers()
-        self.methods: dict[str, Method] = methods(handlers, settings.proxy, search.prompt_handlers())
+        self.methods: dict[str, Method] = methods(
+            handlers, settings.proxy, search.prompt_handlers(), search.group_handlers()
+        )
         """Every RPC of MilvusService that gets an answer, by name."""
 
     async def start(self) -> None:

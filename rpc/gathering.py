@@ -1,8 +1,9 @@
 """Searches that differ in their vectors only and wait for the same node go to it as one request.
 
-One is sent at once when no other of its kind is under way. Those that come meanwhile gather, and go when it
-is answered, or after ``HELD_S`` if it takes longer. So the busier a node, the more searches share one call
-of its index, and the messages and arrays around it: most of what a short search costs is spent per call.
+Those that come while one of their kind is under way gather, and go when it is answered, or after ``HELD_S`` if it
+takes longer. Whoever got an answer most often asks again soon: so the next ones wait for as many as were just
+answered, up to half as long as the answer took. So the busier a node, the more searches share one call of its
+index, and the messages and arrays around it: most of what a short search costs is spent per call.
 """
 
 import asyncio
@@ -14,13 +15,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from core.errors import Timeout
+from core.errors import Timeout, TooLarge
 from rpc.batching import LONGEST_S
 from rpc.reads import Rows, SearchReply, SearchRequest
 
 REQUESTS_MAX = 16
 QUERIES_MAX = 4
-"""Requests that go as one; how many queries each may have: longer ones gain nothing."""
+K_MAX = 1024
+"""Requests that go as one; how many queries each may have, and how many rows of each be asked for: longer ones
+gain nothing."""
 HELD_S = 0.005
 """How long one that is under way holds back the next ones."""
 
@@ -30,13 +33,19 @@ Send = Callable[[SearchRequest], Awaitable[SearchReply]]
 def goes_with_others(request: SearchRequest) -> bool:
     """Short ones whose queries are searched independently of each other. One by filter may be a scan that
     all its queries share, one by range or groups looks further where one of its queries needs it."""
-    return len(request.queries) <= QUERIES_MAX and not (
-        request.filter
+    return len(request.queries) <= QUERIES_MAX * requests_of(request) and not (
+        request.k > K_MAX
+        or request.filter
         or request.group_by
         or request.snapshot_ts
         or request.radius is not None
         or request.range_filter is not None
     )
+
+
+def requests_of(request: SearchRequest) -> int:
+    """How many it was joined from."""
+    return len(request.sizes) or 1
 
 
 class _Waiting(NamedTuple):
@@ -45,22 +54,34 @@ class _Waiting(NamedTuple):
 
 
 class Gathering:
-    """The searches of one shape that wait for one node. on_idle: called when none does any more."""
+    """The searches of one shape that wait for one node, or have lately."""
 
-    def __init__(self, send: Send, on_idle: Callable[[], object]) -> None:
-        self._send, self._on_idle = send, on_idle
+    def __init__(self, send: Send) -> None:
+        self._send = send
         self._waiting: deque[_Waiting] = deque()
         self._under_way: dict[asyncio.Task[None], list[_Waiting]] = {}
         self._soon: asyncio.Handle | None = None
+        self._gathered = self._answered = 0
+        """Requests that wait; and those answered since others went."""
+        self._expected, self._wait_until, self._went = 0, 0.0, 0.0
+        """As many requests wait for each other, until this time; when the last ones went."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits."""
+        return not (self._waiting or self._under_way)
 
     async def search(self, request: SearchRequest) -> SearchReply:
         """As ``QueryNode.search``."""
         loop = asyncio.get_running_loop()
         waiting = _Waiting(request, loop.create_future())
         self._waiting.append(waiting)
+        self._gathered += requests_of(request)
         if self._soon is None:
-            # At the end of this turn of the event loop: others that just arrived are about to ask, too.
-            self._soon = loop.call_later(HELD_S, self._go) if self._under_way else loop.call_soon(self._go)
+            self._soon = self._go_later(loop)
+        elif not self._under_way and self._gathered >= self._expected:
+            self._soon.cancel()
+            self._soon = loop.call_soon(self._go)
         left_s = min(max(request.deadline - time.monotonic(), 0.0), LONGEST_S)
         timer = loop.call_later(left_s, _expire, waiting)
         try:
@@ -71,24 +92,48 @@ class Gathering:
         finally:
             timer.cancel()
 
+    def _go_later(self, loop: asyncio.AbstractEventLoop) -> asyncio.Handle:
+        if self._under_way:
+            return loop.call_later(HELD_S, self._go)
+        left_s = self._wait_until - time.monotonic()
+        if self._gathered < self._expected and left_s > 0:
+            return loop.call_later(left_s, self._go)
+        # At the end of this turn of the event loop: others that just arrived are about to ask, too.
+        return loop.call_soon(self._go)
+
     def _go(self) -> None:
         if self._soon:
             self._soon.cancel()
             self._soon = None
+        self._gathered = self._answered = 0
+        self._went = time.monotonic()
+        while together := self._next():
+            task = asyncio.create_task(self._ask(together))
+            self._under_way[task] = together
+            task.add_done_callback(self._ended)
+
+    def _next(self) -> list[_Waiting]:
+        together: list[_Waiting] = []
+        requests = 0
         while self._waiting:
-            together = [self._waiting.popleft() for _ in range(min(REQUESTS_MAX, len(self._waiting)))]
-            if together := [w for w in together if not w.answer.done()]:
-                task = asyncio.create_task(self._ask(together))
-                self._under_way[task] = together
-                task.add_done_callback(self._ended)
-        if not self._under_way:
-            self._on_idle()
+            requests += requests_of(self._waiting[0].request)
+            if together and requests > REQUESTS_MAX:
+                break
+            waiting = self._waiting.popleft()
+            if waiting.answer.done():
+                requests -= requests_of(waiting.request)
+            else:
+                together.append(waiting)
+        return together
 
     async def _ask(self, together: list[_Waiting]) -> None:
         try:
             reply = await self._send(joined([w.request for w in together]))
             own = split(reply, [len(w.request.queries) for w in together])
         except Exception as e:
+            if isinstance(e, TooLarge) and len(together) > 1:
+                await asyncio.gather(*(self._ask([waiting]) for waiting in together))
+                return
             for _, answer in together:
                 if not answer.done():
                     answer.set_exception(e)
@@ -98,9 +143,15 @@ class Gathering:
                 answer.set_result(reply)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        del self._under_way[task]
-        if not self._under_way:
-            self._go()
+        self._answered += sum(requests_of(w.request) for w in self._under_way.pop(task))
+        if self._under_way:
+            return
+        now = time.monotonic()
+        self._expected = self._answered + self._gathered
+        self._wait_until = now + min((now - self._went) / 2, HELD_S)
+        if self._soon:
+            self._soon.cancel()
+            self._soon = self._go_later(asyncio.get_running_loop())
 
     def _drop_unwanted(self) -> None:
         for task, together in self._under_way.items():
@@ -119,7 +170,7 @@ def joined(requests: Sequence[SearchRequest]) -> SearchRequest:
     if len(requests) == 1:
         return first
     queries = np.concatenate([r.queries for r in requests])
-    sizes = tuple(len(r.queries) for r in requests)
+    sizes = tuple(size for r in requests for size in r.sizes or (len(r.queries),))
     return replace(first, queries=queries, sizes=sizes, deadline=max(r.deadline for r in requests))
 
 

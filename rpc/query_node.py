@@ -52,7 +52,9 @@ class RemoteQueryNode(QueryNode):
         shape = shape_of(request)
         gathering = self._gathering.get(shape)
         if gathering is None:
-            gathering = self._gathering[shape] = Gathering(self._search, lambda: self._gathering.pop(shape, None))
+            if len(self._gathering) >= SHAPES_MAX:
+                self._gathering = {shape: g for shape, g in self._gathering.items() if not g.idle}
+            gathering = self._gathering[shape] = Gathering(self._search)
         return await gathering.search(request)
 
     async def _search(self, request: SearchRequest) -> SearchReply:

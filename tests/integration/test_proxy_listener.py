@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from pymilvus.grpc_gen import milvus_pb2, milvus_pb2_grpc
 from core.clock import HybridClock
 from core.errors import StartRefused
 from core.settings import ServerSettings, Settings
+from proxy.call import Call, Group
 from proxy.edge import methods
 from proxy.listener import serve
+from proxy.native_listener import NativeListener
 from proxy.service import Proxy
 from sheafdb.supervision import SCAN_INTERVAL_S, Supervisor
 from storage.catalog import Catalog
@@ -94,6 +97,56 @@ async def test_a_client_that_leaves_ends_its_request(proxy: Proxy, kind: str) ->
     await entered.wait()
     calls.cancel()
     await asyncio.wait_for(ended.wait(), 10)
+    await listener.stop(0)
+
+
+async def test_an_answer_is_worked_on_while_one_of_those_that_share_it_waits(proxy: Proxy) -> None:
+    """Calls that arrive while the event loop is busy are begun together."""
+    grouped: list[int] = []
+    entered, leave, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    def find(calls: Sequence[Call]) -> Sequence[Group]:
+        async def together() -> list[Any]:
+            grouped.append(len(calls))
+            entered.set()
+            try:
+                await leave.wait()
+                return [milvus_pb2.GetVersionResponse(version=c.request_id) for c in calls]
+            finally:
+                ended.set()
+
+        return [Group(range(len(calls)), together)]
+
+    proxy.methods.update(GetVersion=methods({}, Settings().proxy, None, {"GetVersion": find})["GetVersion"])
+    listener = await serve(proxy, ServerSettings(port=0, listener="native"))
+    assert isinstance(listener, NativeListener)
+    with grpc.insecure_channel(f"127.0.0.1:{listener.port}") as channel:
+        stub: Any = milvus_pb2_grpc.MilvusServiceStub(channel)
+
+        def ask_while_nothing_turns(*names: str) -> list[Any]:
+            ids = [(("client-request-id", name),) for name in names]
+            asked = [stub.GetVersion.future(milvus_pb2.GetVersionRequest(), timeout=30, metadata=id) for id in ids]
+            end = time.monotonic() + 10
+            while len(listener._arrived) < len(names):
+                assert time.monotonic() < end
+                time.sleep(0.001)
+            return asked
+
+        first, second, third = ask_while_nothing_turns("a", "b", "c")
+        await asyncio.wait_for(entered.wait(), 10)
+        assert grouped == [3]
+        second.cancel()
+        await asyncio.sleep(0.1)
+        assert not ended.is_set()
+        leave.set()
+        assert [(await asyncio.to_thread(f.result, 10)).version for f in (first, third)] == ["a", "c"]
+        for event in (entered, leave, ended):
+            event.clear()
+        both = ask_while_nothing_turns("d", "e")
+        await asyncio.wait_for(entered.wait(), 10)
+        for left in both:
+            left.cancel()
+        await asyncio.wait_for(ended.wait(), 10)
     await listener.stop(0)
 
 

@@ -3,19 +3,20 @@
 import asyncio
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import structlog
 
 from core.catalog import Consistency
-from core.errors import CollectionNotFound, InvalidArgument, NotYet, RateLimited, SchemaMismatch
+from core.errors import CollectionNotFound, InvalidArgument, NotYet, RateLimited, SchemaMismatch, TooLarge
 from core.ids import FieldId
 from core.schema import DYNAMIC, Field, Schema
 from core.settings import ProxySettings
 from core.types import DataType
 from proxy import consistency, output_fields, request_params
-from proxy.call import Call
+from proxy.call import Call, Group
 from proxy.edge import methods
 from proxy.ids import AutoIds
 from proxy.status import failure, status_of
@@ -132,6 +133,66 @@ async def test_slow_and_unforeseen_requests_are_logged() -> None:
         ("request failed unexpectedly", "error"),
         ("slow request", "warning"),
     ]
+
+
+# --- calls answered together ----------------------------------------------------------------------
+class Together:
+    """Answers all calls but those for "alone" as one; error: raised instead."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.groups: list[list[str]] = []
+        self.alone: list[str] = []
+
+    def find(self, calls: Sequence[Call]) -> Sequence[Group]:
+        names = [milvus.HasCollectionRequest.FromString(c.message).collection_name for c in calls]
+        numbers = [n for n, name in enumerate(names) if name != "alone"]
+
+        async def answer() -> list[Any]:
+            self.groups.append([names[n] for n in numbers])
+            if self.error:
+                raise self.error
+            return [_named(names[n]) for n in numbers]
+
+        return [Group(numbers, answer)]
+
+    async def handle(self, request: Any, _call: Call) -> Any:
+        self.alone.append(request.collection_name)
+        return _named(request.collection_name)
+
+    async def ask(self, *names: str) -> list[Any]:
+        rpc = "HasCollection"
+        method = methods({rpc: self.handle}, ProxySettings(), None, {rpc: self.find})[rpc]
+        messages = (milvus.HasCollectionRequest(collection_name=name).SerializeToString() for name in names)
+        replies: dict[int, bytes] = {}
+        for answers in method.answers([(m, (), 10.0) for m in messages]):
+            replies.update(zip(answers.numbers, await answers.replies, strict=True))
+        return [milvus.BoolResponse.FromString(replies[n]) for n in range(len(names))]
+
+
+def _named(name: str) -> Any:
+    return milvus.BoolResponse(status=common.Status(reason=name), value=True)
+
+
+async def test_those_that_share_an_answer_get_their_part_and_others_their_own() -> None:
+    together = Together()
+    names = ["a", "alone", "b", "c"]
+    assert [r.status.reason for r in await together.ask(*names)] == names
+    assert (together.groups, together.alone) == ([["a", "b", "c"]], ["alone"])
+
+
+@pytest.mark.parametrize("error", [InvalidArgument("of b"), TooLarge("together")])
+async def test_what_may_be_of_one_of_them_is_said_to_it_alone(error: Exception) -> None:
+    together = Together(error)
+    assert [r.status.reason for r in await together.ask("a", "b")] == ["a", "b"]
+    assert sorted(together.alone) == ["a", "b"]
+
+
+@pytest.mark.parametrize(("error", "code"), [(CollectionNotFound("c"), 100), (ZeroDivisionError("bug"), 5)])
+async def test_any_other_error_is_everyones(error: Exception, code: int) -> None:
+    together = Together(error)
+    assert [r.status.code for r in await together.ask("a", "b", "alone")] == [code, code, 0]
+    assert together.alone == ["alone"]
 
 
 # --- consistency ----------------------------------------------------------------------------------

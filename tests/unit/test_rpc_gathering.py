@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from core.errors import CollectionNotLoaded, Timeout
+from core.errors import CollectionNotLoaded, Timeout, TooLarge
 from core.ids import CollectionId, FieldId, PartitionId
 from rpc import gathering
-from rpc.gathering import Gathering, goes_with_others, split
+from rpc.gathering import Gathering, goes_with_others, joined, split
 from rpc.reads import Rows, SearchReply, SearchRequest
 
 
@@ -45,9 +45,8 @@ class Node:
         self.may_answer = asyncio.Event()
         self.error: Exception | None = None
         self.cancelled = asyncio.Event()
-        self.idle = 0
         self._more = asyncio.Event()
-        self.gathering = Gathering(self.search, self.on_idle)
+        self.gathering = Gathering(self.search)
 
     async def search(self, asked: SearchRequest) -> SearchReply:
         self.asked.append(asked)
@@ -60,9 +59,6 @@ class Node:
         if self.error:
             raise self.error
         return reply(asked.queries)
-
-    def on_idle(self) -> None:
-        self.idle += 1
 
     async def until(self, messages: int) -> None:
         async with asyncio.timeout(5):
@@ -86,7 +82,7 @@ async def test_searches_of_one_turn_go_as_one_and_each_gets_its_own_rows() -> No
         assert got.counts.tolist() == [number] * nq
         assert got.rows.pks.to_pylist() == got.rows.columns["n"].to_pylist() == [number] * (number * nq)
         assert got.scores.tolist() == [number] * (number * nq)
-    assert node.idle == 1
+    assert node.gathering.idle
 
 
 async def test_one_alone_goes_as_it_is() -> None:
@@ -157,7 +153,57 @@ async def test_an_error_is_everyones() -> None:
     node.may_answer.set()
     for outcome in await asyncio.gather(*ask(node, request(1), request(2)), return_exceptions=True):
         assert isinstance(outcome, CollectionNotLoaded)
-    assert node.idle == 1
+    assert node.gathering.idle
+
+
+async def test_what_is_too_large_together_is_asked_one_by_one() -> None:
+    class Small(Node):
+        async def search(self, asked: SearchRequest) -> SearchReply:
+            if len(asked.sizes) > 1:
+                self.asked.append(asked)
+                raise TooLarge("the answer has too many bytes")
+            return await super().search(asked)
+
+    node = Small()
+    node.may_answer.set()
+    replies = await asyncio.gather(*ask(node, request(1), request(2)))
+    assert [r.counts.tolist() for r in replies] == [[1], [2]]
+    assert [len(asked.queries) for asked in node.asked] == [2, 1, 1]
+
+
+async def test_what_was_joined_before_is_joined_further() -> None:
+    node = Node()
+    node.may_answer.set()
+    group = replace(joined([request(1), request(2, nq=2)]), deadline=time.monotonic() + 10)
+    assert goes_with_others(group)
+    first, second = await asyncio.gather(*ask(node, group, request(3)))
+    assert [asked.sizes for asked in node.asked] == [(1, 2, 1)]
+    assert first.counts.tolist() == [1, 2, 2]
+    assert second.counts.tolist() == [3]
+
+
+async def test_those_just_answered_are_waited_for_and_go_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering, "HELD_S", 60.0)
+    node = Node()
+    first = ask(node, request(1), request(2), request(3))
+    await node.until(1)
+    await asyncio.sleep(1)  # a long answer, so that half of it is long, too
+    node.may_answer.set()
+    await asyncio.gather(*first)
+    again = ask(node, request(1), request(2))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(node.asked) == 1
+    await asyncio.gather(*again, *ask(node, request(3)))
+    assert [asked.sizes for asked in node.asked] == [(1, 1, 1), (1, 1, 1)]
+
+
+async def test_those_that_do_not_come_back_are_not_waited_for_long() -> None:
+    node = Node()
+    node.may_answer.set()
+    await asyncio.gather(*ask(node, request(1), request(2)))
+    async with asyncio.timeout(1):
+        await node.gathering.search(request(3))
 
 
 @pytest.mark.parametrize(
@@ -168,6 +214,7 @@ async def test_an_error_is_everyones() -> None:
         {"radius": 1.0},
         {"range_filter": 1.0},
         {"snapshot_ts": 5},
+        {"k": gathering.K_MAX + 1},
         {"queries": np.zeros((gathering.QUERIES_MAX + 1, 2), np.float32)},
     ],
 )
