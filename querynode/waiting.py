@@ -14,9 +14,14 @@ T = TypeVar("T")
 
 async def within(deadline: float, awaitable: Awaitable[T], what: str) -> T:
     """The result, or ``Timeout`` at the deadline (``time.monotonic()``)."""
+    # Not wait_for(): before Python 3.12 it forgets that it is cancelled when the result is there at that moment.
+    limit = asyncio.timeout(None if deadline == float("inf") else deadline - time.monotonic())
     try:
-        return await asyncio.wait_for(awaitable, None if deadline == float("inf") else deadline - time.monotonic())
+        async with limit:
+            return await awaitable
     except TimeoutError:
+        if not limit.expired():
+            raise
         raise Timeout(f"deadline passed while waiting for {what}") from None
 
 

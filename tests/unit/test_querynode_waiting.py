@@ -87,3 +87,14 @@ async def test_no_change_is_missed_between_looking_and_waiting() -> None:
 async def test_a_wait_says_what_it_was_for() -> None:
     with pytest.raises(Timeout, match="waiting for the moon"):
         await until(lambda: False, Signal, time.monotonic() + 0.01, "the moon")
+
+
+async def test_a_wait_that_is_cancelled_as_it_ends_is_cancelled() -> None:
+    """Whoever cancels a task waits for it to end: one that goes on would be waited for for ever."""
+    answer = asyncio.get_running_loop().create_future()
+    waiting = asyncio.create_task(within(time.monotonic() + 10, answer, "it"))
+    await asyncio.sleep(0)
+    answer.set_result(1)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
