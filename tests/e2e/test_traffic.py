@@ -78,26 +78,31 @@ def test_reads_go_on_while_segments_are_sealed_and_indexed(server: Served, clien
     client.insert(name, [{"id": i, "vector": v} for i, v in enumerate(base[:1000])])
     assert count(client, name) == 1000  # a bounded read may be behind, but not before what was read already
     stop = threading.Event()
+    reads = [0] * 3
 
-    def read() -> int:
-        own, done = MilvusClient(server.uri), 0
+    def read(reader: int) -> None:
+        own = MilvusClient(server.uri)
         while not stop.is_set():
-            i = done % 1000
+            i = reads[reader] % 1000
             found = own.search(name, [base[i].tolist()], limit=1, search_params={"params": {"ef": 64}})[0]
-            assert [hit["id"] for hit in found] == [i], f"search {done}"
-            done += 1
+            assert [hit["id"] for hit in found] == [i]
+            reads[reader] += 1
         own.close()
-        return done
 
     with ThreadPoolExecutor(3) as pool:
-        readers = [pool.submit(read) for _ in range(3)]
+        readers = [pool.submit(read, n) for n in range(3)]
         try:
             for start in range(1000, 4000, 1000):
                 client.insert(name, [{"id": i, "vector": base[i]} for i in range(start, start + 1000)])
                 client.flush(name)
+            end = time.monotonic() + 30
+            while min(reads) < 10 and not any(r.done() for r in readers):
+                assert time.monotonic() < end
+                time.sleep(0.01)
         finally:
             stop.set()
-        assert all(r.result() > 10 for r in readers)
+        for reader in readers:
+            reader.result()
 
 
 def test_connections_survive_forty_idle_seconds(
