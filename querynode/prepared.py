@@ -12,8 +12,9 @@ import numpy as np
 from core.schema import Field, Schema
 from engine.segment import estimate_cost
 from engine.vector.metric import Metric
+from querynode.best import Merged, best_of
 from querynode.gather import gather
-from querynode.search import Merged, best_of, prepare_part
+from querynode.search import prepare_part
 from querynode.shard import ShardState
 from querynode.view import Part, View
 from rpc.reads import SearchReply, SearchRequest

@@ -13,23 +13,14 @@ from core.errors import FieldNotFound, PartitionNotLoaded, Timeout
 from core.ids import FieldId, PartitionId
 from core.schema import Field, Schema
 from engine.vector.metric import Metric
+from querynode.best import Merged, best_of, best_of_runs
 from querynode.cache import ByteCache
 from querynode.gather import needs_reading, output_fields
 from querynode.grouping import search_groups
 from querynode.matching import Matching, compiled
 from querynode.prepared import PreparedSearch
 from querynode.query import run_query
-from querynode.search import (
-    Merged,
-    best_of,
-    best_of_runs,
-    cut,
-    nothing,
-    reply,
-    search_cost,
-    search_part,
-    search_run,
-)
+from querynode.search import cut, nothing, reply, search_cost, search_part, search_run
 from querynode.shard import ShardState
 from querynode.view import Part, View
 from rpc.reads import QueryReply, QueryRequest, Read, SearchReply, SearchRequest, inline_share
@@ -78,6 +69,20 @@ class Reader:
             return await self._in_pool(lambda: reply(merged, matching.parts, schema, [*fields, by]), request)
 
         return await search_groups(request, fields, by, best)
+
+    def found_at_once(self, schema: Schema, view: View, request: SearchRequest) -> FoundRows | None:
+        """As ``found``; None when it has a filter, is long, or would read files. Call it on the event loop."""
+        field, fields = _searched(schema, request), output_fields(schema, request.output)
+        parts = view.parts(request.partitions, field.id)
+        if request.filter or needs_reading(parts, fields):
+            return None
+        matching = Matching.over(view, parts, None, schema, self._masks)
+        if search_cost(matching, field, request) > self._inline_cost * inline_share(len(request.sizes)):
+            return None
+        if not matching.numbers:
+            return FoundRows(nothing(schema, fields, request), parts, None)
+        merged = self._best_at_once(matching, field, request, request.k)
+        return FoundRows(reply(merged, parts, schema, fields), parts, merged.part_of)
 
     async def found(self, schema: Schema, view: View, request: SearchRequest) -> FoundRows:
         """The best rows of the segments and growing rows held here, whatever their groups; of partitions
@@ -130,11 +135,14 @@ class Reader:
         parts = view.parts(request.partitions, indexed)
         return Matching.over(view, parts, filter, schema, self._masks)
 
+    def _best_at_once(self, matching: Matching, field: Field, request: SearchRequest, k: int) -> Merged:
+        found = [search_part(matching, n, field, request, k) for n in matching.numbers]
+        return Merged(best_of(found, matching.numbers, k, Metric(request.metric)))
+
     async def _best(self, matching: Matching, field: Field, request: SearchRequest, k: int, inline: bool) -> Merged:
-        metric, numbers = Metric(request.metric), matching.numbers
         if inline:
-            found = [search_part(matching, n, field, request, k) for n in numbers]
-            return Merged(best_of(found, numbers, k, metric))
+            return self._best_at_once(matching, field, request, k)
+        metric = Metric(request.metric)
         searches = [
             self._in_pool(lambda run=run: search_run(matching, run, field, request, k), request)
             for run in cut(matching, RUNS_MAX)

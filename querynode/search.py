@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +11,7 @@ from core.schema import Field, Schema
 from engine.segment import SegmentData, estimate_cost, prepare_search
 from engine.vector.index import VectorIndex
 from engine.vector.metric import Metric
+from querynode.best import Best, Found, Merged, best_of, best_of_runs
 from querynode.gather import gather, no_rows
 from querynode.matching import Matching
 from querynode.view import Part, PartData
@@ -19,9 +19,6 @@ from rpc.reads import SearchReply, SearchRequest
 
 WIDE = 4
 """Answers' worth of rows that a run holds before it keeps the best of them only."""
-
-Found = tuple[np.ndarray, np.ndarray]
-"""scores float32 and rows int64 of one part, [nq, width]; row -1 = nothing there. width: k, or all its rows."""
 
 
 def search_cost(matching: Matching, field: Field, request: SearchRequest) -> int:
@@ -81,44 +78,6 @@ class _Indexed:
         return self._index
 
 
-class Best(NamedTuple):
-    """The best rows of each query over some parts, best first: scores float32, rows and part_of int64, [nq, width]
-    each. Row -1 = nothing there; part_of None = all of part 0."""
-
-    scores: np.ndarray
-    rows: np.ndarray
-    part_of: np.ndarray | None
-
-
-def best_of(found: Sequence[Found], numbers: Sequence[int], k: int, metric: Metric) -> Best:
-    """The ``k`` best over these parts, at least one."""
-    if len(found) == 1:
-        scores, rows = found[0]
-        return Best(scores, rows, np.full(rows.shape, numbers[0]) if numbers[0] else None)
-    scores = np.concatenate([s for s, _ in found], axis=1)
-    rows = np.concatenate([r for _, r in found], axis=1)
-    part_of = np.repeat(numbers, [r.shape[1] for _, r in found])
-    best = _first(scores, rows, k, metric)
-    return Best(np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1), part_of[best])
-
-
-def best_of_runs(runs: Sequence[Best], k: int, metric: Metric) -> Best:
-    """The ``k`` best over the parts of all runs, which are in the order of their parts."""
-    if len(runs) == 1:
-        return runs[0]
-    scores, rows = (np.concatenate(column, axis=1) for column in ([r.scores for r in runs], [r.rows for r in runs]))
-    part_of = np.concatenate([np.zeros_like(r.rows) if r.part_of is None else r.part_of for r in runs], axis=1)
-    best = _first(scores, rows, k, metric)
-    return Best(*(np.take_along_axis(column, best, 1) for column in (scores, rows, part_of)))
-
-
-def _first(scores: np.ndarray, rows: np.ndarray, k: int, metric: Metric) -> np.ndarray:
-    """int64 [nq, up to k]: the places of the best, those where nothing is last."""
-    distance = np.where(rows < 0, np.inf, -scores if metric.larger_is_better else scores)
-    # Stable: of equal scores the order of the parts decides, the same on every replica.
-    return np.argsort(distance, axis=1, kind="stable")[:, :k]
-
-
 def search_run(matching: Matching, numbers: Sequence[int], field: Field, request: SearchRequest, k: int) -> Best:
     """The best rows of some parts, one part after the other: rows of as many as make ``WIDE`` answers are in
     memory. Safe in any thread. Raises ``Timeout``."""
@@ -144,31 +103,6 @@ def cut(matching: Matching, most: int) -> list[Sequence[int]]:
     ends = np.cumsum(rows)
     run = (ends - rows / 2) * most // ends[-1]
     return [some.tolist() for some in np.split(numbers, np.flatnonzero(np.diff(run)) + 1)]
-
-
-class Merged:
-    """The best rows of each query, flat: query by query, best first.
-
-    counts int64 [nq]; scores float32, part_of and rows int64 [sum(counts)]; part_of None = all of part 0.
-    """
-
-    def __init__(self, best: Best) -> None:
-        scores, rows, part_of = best
-        nq, width = rows.shape
-        # What is missing is at the end. One query is by far the most frequent case, and item() the cheapest look.
-        if (rows.item(-1) >= 0) if nq == 1 else (rows[:, -1] >= 0).all():
-            self.counts = np.full(nq, width)
-            self.scores, self.rows = scores.ravel(), rows.ravel()
-            self.part_of = None if part_of is None else part_of.ravel()
-        else:
-            held = rows >= 0
-            self.counts = np.count_nonzero(held, axis=1)
-            self.scores, self.rows = scores[held], rows[held]
-            self.part_of = None if part_of is None else part_of[held]
-
-    def used(self, parts: Sequence[Part]) -> list[Part]:
-        """The parts that some of the rows are of."""
-        return [parts[0]] if self.part_of is None else [parts[n] for n in np.unique(self.part_of)]
 
 
 def reply(merged: Merged, parts: Sequence[Part], schema: Schema, fields: Sequence[Field]) -> SearchReply:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from core.catalog import Collection
 from core.errors import NotHeld, Unavailable
-from core.ids import SegmentId, ShardId
+from core.ids import Position, SegmentId, ShardId
 from querynode import keys as pk
 from querynode.growing import Growing
 from querynode.memory import needed_bytes
@@ -38,20 +38,42 @@ class HeldShard:
     def __init__(self, collection: Collection) -> None:
         self.collection = collection
         self.sealed: dict[SegmentId, SealedSegment] = {}
-        self.nothing_growing = Growing(collection.schema)
+        self._nothing_growing = Growing(collection.schema)
         self.opening = asyncio.Lock()
         self.bad_indexes: set[str] = set()
+        self._seen: tuple[tuple[SegmentId, ...], Position] | None = None
+        self._view: View | None = None
+
+    def view(self, segments: tuple[SegmentId, ...], frontier: Position) -> View:
+        """What the leader's view sees of these segments, which are held; the same one until something changes."""
+        if self._view is None or self._seen != (segments, frontier):
+            self._seen = segments, frontier
+            self._view = View(
+                0,
+                frontier,
+                partitions=frozenset(),
+                known=frozenset(),
+                sealed=tuple(self.sealed[id] for id in segments),
+                growing=self._nothing_growing,
+            )
+        return self._view
+
+    def changed(self) -> None:
+        """What is held is no longer what a view saw."""
+        self._view = None
 
     def kill(self, kills: Kills) -> None:
         keys = pk.keys_of(kills.keys)
         if not len(keys):
             return
+        self.changed()
         first, last = pk.span(keys)
         for segment in self.sealed.values():
             if segment.first <= last and first <= segment.last:
                 segment.kill(keys, kills.positions)
 
     def release(self, segments: Iterable[SegmentId]) -> None:
+        self.changed()
         for id in segments:
             self.sealed.pop(id, None)
 
@@ -159,6 +181,15 @@ class SegmentWorker:
             raise NotHeld("the leader's session has ended")
         session.shards[hold.shard] = held
 
+    def search_share_at_once(self, share: SearchShare) -> SearchShareReply | None:
+        session = self._sessions.get(share.session)
+        held = session.shards.get(share.shard) if session and session.applied >= share.after else None
+        if held is None or not held.sealed.keys() >= set(share.segments):
+            return None
+        view = held.view(share.segments, share.frontier)
+        found = self._reader.found_at_once(held.collection.schema, view, share.request)
+        return None if found is None else SearchShareReply(found.reply, places(found, share.segments))
+
     async def search_share(self, share: SearchShare) -> SearchShareReply:
         held, view = await self._view(share)
         found = await self._reader.found(held.collection.schema, view, share.request)
@@ -183,14 +214,7 @@ class SegmentWorker:
         missing = [id for id in share.segments if held is None or id not in held.sealed]
         if held is None or missing:
             raise NotHeld(f"segments {missing} of shard {share.shard} are not held here")
-        return held, View(
-            0,
-            share.frontier,
-            partitions=frozenset(),
-            known=frozenset(),
-            sealed=tuple(held.sealed[id] for id in share.segments),
-            growing=held.nothing_growing,
-        )
+        return held, held.view(share.segments, share.frontier)
 
     async def _open(self, held: HeldShard, hold: Hold) -> None:
         opener, schema = self._opener, hold.collection.schema
@@ -212,3 +236,4 @@ class SegmentWorker:
                 hold.shard, hold.collection, segments, hold.segments, held.bad_indexes
             )
         held.sealed |= segments
+        held.changed()

@@ -2,8 +2,9 @@
 
 Those that come while one of their kind is under way gather, and go when it is answered, or after ``HELD_S`` if it
 takes longer. Whoever got an answer most often asks again soon: so the next ones wait for as many as were just
-answered, up to half as long as the answer took. So the busier a node, the more searches share one call of its
-index, and the messages and arrays around it: most of what a short search costs is spent per call.
+answered, up to as long as the answer took; where that was in vain, not again for a while. So the busier a node,
+the more searches share one call of its index, and the messages and arrays around it: most of what a short search
+costs is spent per call.
 """
 
 import asyncio
@@ -25,7 +26,11 @@ K_MAX = 1024
 """Requests that go as one; how many queries each may have, and how many rows of each be asked for: longer ones
 gain nothing."""
 HELD_S = 0.005
-"""How long one that is under way holds back the next ones."""
+"""How long one that is under way holds back the next ones, and how long those just answered are waited for at most."""
+BACK = 0.75
+"""Share of those just answered that has to come back for the wait to have been worth it."""
+PAUSE_MAX = 64
+"""Messages after which it is tried again at the latest, when it was in vain again and again."""
 
 Send = Callable[[SearchRequest], Awaitable[SearchReply]]
 
@@ -53,6 +58,33 @@ class _Waiting(NamedTuple):
     answer: "asyncio.Future[SearchReply]"
 
 
+class _Return:
+    """How long the next requests wait for those that were just answered to ask again."""
+
+    def __init__(self) -> None:
+        self._expected, self._until = 0, 0.0
+        self._pause = self._paused = 0
+        """How many times nobody waits after a wait in vain, and how many of them are left."""
+
+    def begin(self, expected: int, took_s: float) -> None:
+        """Of so many requests all have been answered, after so long, or wait already."""
+        if self._paused:
+            self._paused -= 1
+        else:
+            self._expected, self._until = expected, time.monotonic() + min(took_s, HELD_S)
+
+    def left_s(self, gathered: int) -> float:
+        """Seconds that so many still wait for the others; 0 = they do not."""
+        return max(self._until - time.monotonic(), 0.0) if gathered < self._expected else 0.0
+
+    def over(self, gathered: int) -> None:
+        """So many go."""
+        if self._expected > 1:
+            self._pause = min(2 * self._pause + 1, PAUSE_MAX) if gathered < BACK * self._expected else 0
+            self._paused = self._pause
+        self._expected = 0
+
+
 class Gathering:
     """The searches of one shape that wait for one node, or have lately."""
 
@@ -63,8 +95,8 @@ class Gathering:
         self._soon: asyncio.Handle | None = None
         self._gathered = self._answered = 0
         """Requests that wait; and those answered since others went."""
-        self._expected, self._wait_until, self._went = 0, 0.0, 0.0
-        """As many requests wait for each other, until this time; when the last ones went."""
+        self._went = 0.0
+        self._return = _Return()
 
     @property
     def idle(self) -> bool:
@@ -79,7 +111,7 @@ class Gathering:
         self._gathered += requests_of(request)
         if self._soon is None:
             self._soon = self._go_later(loop)
-        elif not self._under_way and self._gathered >= self._expected:
+        elif not (self._under_way or self._return.left_s(self._gathered)):
             self._soon.cancel()
             self._soon = loop.call_soon(self._go)
         left_s = min(max(request.deadline - time.monotonic(), 0.0), LONGEST_S)
@@ -95,8 +127,7 @@ class Gathering:
     def _go_later(self, loop: asyncio.AbstractEventLoop) -> asyncio.Handle:
         if self._under_way:
             return loop.call_later(HELD_S, self._go)
-        left_s = self._wait_until - time.monotonic()
-        if self._gathered < self._expected and left_s > 0:
+        if left_s := self._return.left_s(self._gathered):
             return loop.call_later(left_s, self._go)
         # At the end of this turn of the event loop: others that just arrived are about to ask, too.
         return loop.call_soon(self._go)
@@ -105,6 +136,8 @@ class Gathering:
         if self._soon:
             self._soon.cancel()
             self._soon = None
+        if not self._under_way:
+            self._return.over(self._gathered)
         self._gathered = self._answered = 0
         self._went = time.monotonic()
         while together := self._next():
@@ -146,9 +179,7 @@ class Gathering:
         self._answered += sum(requests_of(w.request) for w in self._under_way.pop(task))
         if self._under_way:
             return
-        now = time.monotonic()
-        self._expected = self._answered + self._gathered
-        self._wait_until = now + min((now - self._went) / 2, HELD_S)
+        self._return.begin(self._answered + self._gathered, time.monotonic() - self._went)
         if self._soon:
             self._soon.cancel()
             self._soon = self._go_later(asyncio.get_running_loop())

@@ -8,7 +8,7 @@ from core.catalog import Collection
 from core.ids import NodeId, Position, SegmentId
 from core.manifest import Segment, TombstoneFile
 from core.messages import fill, from_message
-from rpc.answering import Handlers
+from rpc.answering import Handlers, Later
 from rpc.arrays import batch_of, columns_message, from_bytes, to_bytes
 from rpc.channel import Peer
 from rpc.pb import querynode_pb2 as pb
@@ -64,6 +64,9 @@ class RemoteWorker(Worker):
     async def hold(self, hold: Hold) -> None:
         await self._peer.call(HOLD, hold_message(hold).SerializeToString(), HOLD_S)
 
+    def search_share_at_once(self, share: SearchShare) -> SearchShareReply | None:
+        return None
+
     async def search_share(self, share: SearchShare) -> SearchShareReply:
         request = pb.SearchShareRequest(share=_share_message(share), request=search_message(share.request))
         data = await self._peer.ask(SEARCH_SHARE, request.SerializeToString(), share.request.deadline)
@@ -87,12 +90,14 @@ def worker_handlers(worker: Worker) -> Handlers:
         await worker.hold(hold_of(pb.HoldRequest.FromString(data)))
         return pb.HoldReply().SerializeToString()
 
-    async def search_share(data: bytes, deadline: float) -> bytes:
+    def search_share(data: bytes, deadline: float) -> bytes | Later:
         message = pb.SearchShareRequest.FromString(data)
         share = SearchShare(*_share_fields(message.share), search_request(message.request, deadline))
-        reply = await worker.search_share(share)
-        out = pb.SearchShareReply(reply=search_reply_message(reply.reply), places=to_bytes(reply.places, "<i4"))
-        return out.SerializeToString()
+        reply = worker.search_share_at_once(share)
+        return search_share_later(share) if reply is None else _share_reply(reply)
+
+    async def search_share_later(share: SearchShare) -> bytes:
+        return _share_reply(await worker.search_share(share))
 
     async def query_share(data: bytes, deadline: float) -> bytes:
         message = pb.QueryShareRequest.FromString(data)
@@ -100,6 +105,11 @@ def worker_handlers(worker: Worker) -> Handlers:
         return query_reply_message(await worker.query_share(share)).SerializeToString()
 
     return {FORWARD: forward, HOLD: hold, SEARCH_SHARE: search_share, QUERY_SHARE: query_share}
+
+
+def _share_reply(reply: SearchShareReply) -> bytes:
+    out = pb.SearchShareReply(reply=search_reply_message(reply.reply), places=to_bytes(reply.places, "<i4"))
+    return out.SerializeToString()
 
 
 def forward_message(message: Forward) -> pb.ForwardRequest:

@@ -155,6 +155,11 @@ class Worker(Protocol):
         Raises what opening them does (``Corrupted``, ``ObjectNotFound``), and ``MemoryFull``."""
         ...
 
+    def search_share_at_once(self, share: SearchShare) -> SearchShareReply | None:
+        """As ``search_share``; None when it has to be asked. A node at the other end of a connection always
+        says None."""
+        ...
+
     async def search_share(self, share: SearchShare) -> SearchShareReply: ...
 
     async def query_share(self, share: QueryShare) -> QueryReply:

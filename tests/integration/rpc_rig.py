@@ -15,6 +15,7 @@ from rpc.channel import Peer
 from rpc.query_node import query_node_handlers
 from rpc.reads import PreparedSearch, Rows, SearchReply, SearchRequest
 from rpc.server import RpcServer
+from rpc.workers import SearchShare, SearchShareReply
 
 REPLY = SearchReply(np.array([2]), np.array([0.5, 1.5], "f4"), Rows(pa.array([7, 8]), {"n": pa.array([1, None])}))
 
@@ -29,6 +30,9 @@ class FakeNode:
 
     def prepare(self, request: SearchRequest) -> PreparedSearch | None:
         return self.answers["prepare"](request) if "prepare" in self.answers else None
+
+    def search_share_at_once(self, _share: SearchShare) -> SearchShareReply | None:
+        return self.answers.get("search_share_at_once")
 
     def __getattr__(self, method: str) -> Any:
         async def call(*arguments: Any) -> Any:

@@ -16,6 +16,7 @@ from rpc.reads import QueryReply, SearchReply
 from rpc.workers import Forward, Hold, QueryShare, Room, SearchShare, SearchShareReply, Worker
 from storage import keys
 from tests.integration.querynode_rig import NODE, Rig
+from tests.unit.test_rpc_messages import same
 
 WORKERS = (NodeId("querynode-2"), NodeId("querynode-3"))
 ALONE = NodeId("querynode-9")
@@ -36,6 +37,8 @@ class Line:
         self.answers_holds.set()
         self.asked = 0
         """Shares of reads asked for."""
+        self.at_once = 0
+        """Searches among them that need no wait."""
         self.held: list[tuple[SegmentId, ...]] = []
 
     async def _through(self, call: Callable[[Any], Awaitable[T]], message: Any) -> T:
@@ -57,7 +60,13 @@ class Line:
 
     async def search_share(self, share: SearchShare) -> SearchShareReply:
         self.asked += 1
-        return await self._through(self.worker.search_share, share)
+        return await self._through(self._at_once_or_not, share)
+
+    async def _at_once_or_not(self, share: SearchShare) -> SearchShareReply:
+        at_once, later = self.worker.search_share_at_once(share), await self.worker.search_share(share)
+        assert at_once is None or same(at_once, later)
+        self.at_once += at_once is not None
+        return later
 
     async def query_share(self, share: QueryShare) -> QueryReply:
         self.asked += 1

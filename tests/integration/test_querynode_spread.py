@@ -77,6 +77,8 @@ async def test_segments_are_spread_evenly_and_answers_are_the_same(rig: SpreadRi
         await rig.same_query(count_only=True, **more)
     assert len(await rig.rows()) == 123
     assert all(line.asked for node, line in rig.lines.items() if node in WORKERS)
+    await rig.same_search(QUERIES, 10, output=())
+    assert all(line.at_once for node, line in rig.lines.items() if node in WORKERS)
     (status,) = await rig.node.shards()
     assert (status.phase, status.sealed_rows, status.growing_rows) == (ShardPhase.READY, 120, 13)
 

@@ -114,6 +114,14 @@ async def test_arguments_and_answers_cross(
     assert all(map(same_but_deadline, seen, arguments))
 
 
+async def test_a_share_is_answered_at_once_where_it_can_be() -> None:
+    node = FakeNode(search_share_at_once=PLACES)
+    share = SearchShare(SESSION, 1, (SegmentId(2),), Position(9), search(later()))
+    async with connected(worker_handlers(node)) as (_, peer):
+        assert same(await RemoteWorker(peer).search_share(share), PLACES)
+    assert not node.calls
+
+
 def same_but_deadline(seen: Any, sent: Any) -> bool:
     """No deadline arrives as a very late one."""
     request = getattr(seen, "request", seen)

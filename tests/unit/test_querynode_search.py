@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.vector.metric import Metric
-from querynode.search import Best, Found, Merged, best_of, best_of_runs, cut
+from querynode.best import Best, Found, Merged, best_of, best_of_runs
+from querynode.search import cut
 
 
 @st.composite
