@@ -26,7 +26,7 @@ from datanode.state import over_budget
 from rpc.roles import Coordinator
 from storage import keys
 from storage.log.port import Log
-from storage.manifests import Authority
+from storage.manifests import Authority, read_manifest
 from storage.meta.mirror import Mirror
 from storage.meta.port import Condition, MetaStore, Put
 from storage.objects.port import ObjectStore
@@ -247,9 +247,16 @@ class DataNodeService:
     async def _compact(self, shard: ShardId, policy: Policy) -> int:
         done = 0
         async with self._compacting:
-            while await compact_once(self._resources, (await self._owned(shard)).authority, shard, policy):
-                done += 1
-        return done
+            while True:
+                before = await read_manifest(self._resources.meta, shard)
+                try:
+                    if not await compact_once(self._resources, (await self._owned(shard)).authority, shard, policy):
+                        return done
+                    done += 1
+                except ObjectNotFound:
+                    # What the manifest no longer names may be gone: a dropped partition's, a compacted segment's.
+                    if await read_manifest(self._resources.meta, shard) == before:
+                        raise
 
 
 def _shard(manifest: str) -> ShardId:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -314,6 +315,12 @@ class SpreadMachine(Machine):
     def lose(self, worker) -> None:
         self.run(self.rig.lose(worker))
         self.pinned.clear()
+
+    @rule(target=Machine.pins)
+    def pin(self) -> int:
+        while True:
+            with suppress(SnapshotExpired):  # its view had a part at a node that was lost: a client starts again
+                return super().pin()
 
     @rule(worker=st.sampled_from(WORKERS), slow_s=st.sampled_from([0.0, 0.003]))
     def slow(self, worker, slow_s: float) -> None:

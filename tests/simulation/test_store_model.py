@@ -4,6 +4,7 @@ The cluster is the real coordinator and data node on a real embedded store; its 
 manifests, files and log by the plain rules (``Rig.state``). ``SHEAFDB_SIMULATION_SEED`` replays one.
 """
 
+import asyncio
 import os
 import random
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from core.errors import ObjectNotFound
 from core.failpoints import InjectedFailure, arm
 from core.ids import ShardId
 from core.schema import Schema
@@ -113,6 +115,49 @@ async def test_random_work(tmp_path: Path, seed: int, schema: Schema) -> None:
     collection = await rig.collection()
     await rig.flush(collection)
     await simulation.check()
+    await rig.close()
+
+
+async def test_a_compaction_whose_segments_were_dropped_and_collected_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = await Rig.open(tmp_path)
+    await rig.create()
+    await rig.change(CreatePartition("", "c", "p"))
+    collection = await rig.collection()
+    for n in range(3):
+        await rig.write(collection, {n: n}, partition="p")
+        await rig.flush(collection)
+    objects = rig.store.objects
+    fetch, met = objects.fetch, []
+
+    async def no_segments() -> bool:
+        return not any(m.segments for m in await rig.manifests(collection))
+
+    async def dropped_meanwhile(name: str) -> Path:
+        monkeypatch.setattr(objects, "fetch", fetch)
+        met.append(name)
+        await rig.change(DropPartition("", "c", "p"))
+        await until(no_segments, "the dropped segments to leave the manifest")
+        raise ObjectNotFound(name)
+
+    monkeypatch.setattr(objects, "fetch", dropped_meanwhile)
+    async with asyncio.timeout(20):
+        assert await rig.data_node.compact(collection.shard_ids[0]) == 0
+    assert met
+    await rig.close()
+
+
+async def test_what_a_manifest_names_and_is_gone_is_said(tmp_path: Path) -> None:
+    rig = await Rig.open(tmp_path)
+    collection = await rig.create()
+    for n in range(3):
+        await rig.write(collection, {n: n})
+        await rig.flush(collection)
+    (manifest,) = await rig.manifests(collection)
+    await rig.store.objects.delete(manifest.segments[0].object.name)
+    with pytest.raises(ObjectNotFound):
+        await rig.data_node.compact(collection.shard_ids[0])
     await rig.close()
 
 
