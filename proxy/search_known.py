@@ -10,7 +10,7 @@ from proxy.call import Call
 from proxy.query_vectors import as_matrix
 from proxy.search_plan import SearchPlan
 from proxy.search_shapes import Shapes
-from rpc.gathering import K_MAX, REQUESTS_MAX
+from rpc.gathering import K_MAX, most_together
 from storage.catalog import Catalog
 
 LEVELS = frozenset({Consistency.BOUNDED, Consistency.EVENTUALLY})
@@ -48,8 +48,8 @@ class KnownSearches:
             self._shapes.remember(call.message, call.named_database, queries.tobytes(), (plan, level))
 
     def alike(self, calls: Sequence[Call]) -> list[Alike]:
-        """The known ones among these, in groups of up to ``REQUESTS_MAX``; those by range alone, as one of them
-        may have to look further than the others."""
+        """The known ones among these, in groups that can go as one; those by range alone, as one of them may
+        have to look further than the others."""
         groups: list[Alike] = []
         last: dict[int, Alike] = {}
         for number, call in enumerate(calls):
@@ -62,7 +62,7 @@ class KnownSearches:
                 continue
             group = last.get(id(plan))
             by_range = plan.near is not None or plan.far is not None
-            if group is None or by_range or len(group.numbers) == REQUESTS_MAX:
+            if group is None or by_range or len(group.numbers) == most_together(plan.k):
                 group = last[id(plan)] = Alike(plan, level, [], [])
                 groups.append(group)
             group.numbers.append(number)

@@ -1,7 +1,7 @@
 """Searches that differ in their vectors only and wait for the same node go to it as one request.
 
-Those that come while one of their kind is under way gather, and go when it is answered, or after ``HELD_S`` if it
-takes longer. Whoever got an answer most often asks again soon: so the next ones wait for as many as were just
+Those that come while one of their kind is under way gather, and go when it is answered, or after a moment if it takes
+longer (``_held_s``). Whoever got an answer most often asks again soon: so the next ones wait for as many as were just
 answered, up to as long as the answer took; where that was in vain, not again for a while. So the busier a node,
 the more searches share one call of its index, and the messages and arrays around it: most of what a short search
 costs is spent per call.
@@ -20,13 +20,17 @@ from core.errors import Timeout, TooLarge
 from rpc.batching import LONGEST_S
 from rpc.reads import Rows, SearchReply, SearchRequest
 
-REQUESTS_MAX = 16
+REQUESTS_MAX = 64
+ROWS_MAX = 16 * 1024
+"""Requests that go as one, and rows that their queries may be answered with."""
 QUERIES_MAX = 4
 K_MAX = 1024
-"""Requests that go as one; how many queries each may have, and how many rows of each be asked for: longer ones
-gain nothing."""
-HELD_S = 0.005
-"""How long one that is under way holds back the next ones, and how long those just answered are waited for at most."""
+"""How many queries each may have, and how many rows of each be asked for: longer ones gain nothing."""
+SHORT_S = 0.002
+"""What a request may take of its answer's time to count as short."""
+HELD_SHORT_S, HELD_LONG_S = 0.02, 0.005
+"""How long what is under way holds back the next ones, and how long those just answered are waited for at most. Many
+short ones that take long together do so because the node is busy, and company is what helps."""
 BACK = 0.75
 """Share of those just answered that has to come back for the wait to have been worth it."""
 PAUSE_MAX = 64
@@ -48,6 +52,11 @@ def goes_with_others(request: SearchRequest) -> bool:
     )
 
 
+def most_together(k: int) -> int:
+    """Requests for so many rows that go as one."""
+    return max(min(REQUESTS_MAX, ROWS_MAX // k), 1)
+
+
 def requests_of(request: SearchRequest) -> int:
     """How many it was joined from."""
     return len(request.sizes) or 1
@@ -66,12 +75,12 @@ class _Return:
         self._pause = self._paused = 0
         """How many times nobody waits after a wait in vain, and how many of them are left."""
 
-    def begin(self, expected: int, took_s: float) -> None:
-        """Of so many requests all have been answered, after so long, or wait already."""
+    def begin(self, expected: int, longest_s: float) -> None:
+        """Of so many requests all have been answered, or wait already."""
         if self._paused:
             self._paused -= 1
         else:
-            self._expected, self._until = expected, time.monotonic() + min(took_s, HELD_S)
+            self._expected, self._until = expected, time.monotonic() + longest_s
 
     def left_s(self, gathered: int) -> float:
         """Seconds that so many still wait for the others; 0 = they do not."""
@@ -95,7 +104,7 @@ class Gathering:
         self._soon: asyncio.Handle | None = None
         self._gathered = self._answered = 0
         """Requests that wait; and those answered since others went."""
-        self._went = 0.0
+        self._went, self._held_s = 0.0, HELD_LONG_S
         self._return = _Return()
 
     @property
@@ -126,7 +135,7 @@ class Gathering:
 
     def _go_later(self, loop: asyncio.AbstractEventLoop) -> asyncio.Handle:
         if self._under_way:
-            return loop.call_later(HELD_S, self._go)
+            return loop.call_later(self._held_s, self._go)
         if left_s := self._return.left_s(self._gathered):
             return loop.call_later(left_s, self._go)
         # At the end of this turn of the event loop: others that just arrived are about to ask, too.
@@ -149,8 +158,9 @@ class Gathering:
         together: list[_Waiting] = []
         requests = 0
         while self._waiting:
-            requests += requests_of(self._waiting[0].request)
-            if together and requests > REQUESTS_MAX:
+            request = self._waiting[0].request
+            requests += requests_of(request)
+            if together and requests > most_together(request.k):
                 break
             waiting = self._waiting.popleft()
             if waiting.answer.done():
@@ -179,7 +189,9 @@ class Gathering:
         self._answered += sum(requests_of(w.request) for w in self._under_way.pop(task))
         if self._under_way:
             return
-        self._return.begin(self._answered + self._gathered, time.monotonic() - self._went)
+        took_s = time.monotonic() - self._went
+        self._held_s = HELD_SHORT_S if took_s <= SHORT_S * self._answered else HELD_LONG_S
+        self._return.begin(self._answered + self._gathered, min(took_s, self._held_s))
         if self._soon:
             self._soon.cancel()
             self._soon = self._go_later(asyncio.get_running_loop())

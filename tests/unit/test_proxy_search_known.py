@@ -13,7 +13,7 @@ from core.schema import Field
 from core.types import DataType
 from proxy.call import Call
 from proxy.search_known import Alike, KnownSearches
-from rpc.gathering import K_MAX, REQUESTS_MAX
+from rpc.gathering import K_MAX, REQUESTS_MAX, ROWS_MAX
 
 DIM = 8
 FIELD = Field(FieldId(1), "v", DataType.FLOAT_VECTOR, dim=DIM)
@@ -59,9 +59,10 @@ def test_those_of_a_shape_go_together_and_unknown_ones_do_not() -> None:
     assert [group.sizes for group in groups] == [(1, 1), ()]
 
 
-def test_a_group_has_a_bound() -> None:
-    groups = known(a=plan()).alike([call("a", n) for n in range(2 * REQUESTS_MAX + 1)])
-    assert list(map(len, numbers(groups))) == [REQUESTS_MAX, REQUESTS_MAX, 1]
+@pytest.mark.parametrize(("k", "together"), [(10, REQUESTS_MAX), (K_MAX, ROWS_MAX // K_MAX)])
+def test_a_group_has_a_bound(k: int, together: int) -> None:
+    groups = known(a=plan(k=k)).alike([call("a", n) for n in range(2 * together + 1)])
+    assert list(map(len, numbers(groups))) == [together, together, 1]
 
 
 @pytest.mark.parametrize("bound", [{"near": 0.5}, {"far": 0.5}])

@@ -94,7 +94,7 @@ async def test_one_alone_goes_as_it_is() -> None:
 
 
 async def test_those_that_come_meanwhile_gather_until_it_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gathering, "HELD_S", 5.0)
+    monkeypatch.setattr(gathering, "HELD_LONG_S", 5.0)
     node = Node()
     first = ask(node, request(1))
     await node.until(1)
@@ -105,6 +105,41 @@ async def test_those_that_come_meanwhile_gather_until_it_is_answered(monkeypatch
     replies = await asyncio.gather(*first, *later)
     assert [len(asked.queries) for asked in node.asked] == [1, gathering.REQUESTS_MAX, 3]
     assert [r.counts.tolist() for r in replies] == [[n] for n in range(1, 2 + gathering.REQUESTS_MAX + 3)]
+
+
+async def test_those_with_many_rows_go_in_smaller_groups() -> None:
+    node = Node()
+    node.may_answer.set()
+    wide = [replace(request(1), k=gathering.ROWS_MAX // 3) for _ in range(7)]
+    await asyncio.gather(*ask(node, *wide))
+    assert [len(asked.queries) for asked in node.asked] == [3, 3, 1]
+
+
+async def test_short_ones_that_take_long_together_are_held_back_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering, "HELD_SHORT_S", 5.0)
+    monkeypatch.setattr(gathering, "HELD_LONG_S", 0.0)
+    monkeypatch.setattr(gathering, "SHORT_S", 0.1)
+
+    async def held_back_after(seconds: float) -> bool:
+        """Whether the next ones wait for one that is under way, once ten had taken so long."""
+        node = Node()
+        together = ask(node, *(request(n) for n in range(10)))
+        await node.until(1)
+        await asyncio.sleep(seconds)
+        node.may_answer.set()
+        await asyncio.gather(*together)
+        node.may_answer.clear()
+        first = ask(node, *(request(n) for n in range(10)))
+        await node.until(2)
+        second = ask(node, request(11))
+        await asyncio.sleep(0.05)
+        sent = len(node.asked)
+        node.may_answer.set()
+        await asyncio.gather(*first, *second)
+        return sent == 2
+
+    assert await held_back_after(0.1)
+    assert not await held_back_after(1.1)
 
 
 async def test_a_slow_one_holds_the_others_back_for_a_moment_only() -> None:
@@ -183,7 +218,7 @@ async def test_what_was_joined_before_is_joined_further() -> None:
 
 
 async def test_those_just_answered_are_waited_for_and_go_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gathering, "HELD_S", 60.0)
+    monkeypatch.setattr(gathering, "HELD_LONG_S", 60.0)
     node = Node()
     first = ask(node, request(1), request(2), request(3))
     await node.until(1)
