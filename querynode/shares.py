@@ -27,6 +27,9 @@ from querynode.waiting import within
 from rpc.reads import QueryReply, QueryRequest, Read, Rows, SearchReply, SearchRequest
 from rpc.workers import QueryShare, SearchShare, SearchShareReply
 
+NOWHERE = np.iinfo(np.int32).max
+"""Sorts after the place of every segment."""
+
 T = TypeVar("T")
 H = TypeVar("H")
 
@@ -121,15 +124,29 @@ def places(found: FoundRows, order: Sequence[SegmentId]) -> np.ndarray:
 
 def merge_best(answers: Sequence[tuple[SearchReply, np.ndarray]], k: int, metric: Metric) -> SearchReply:
     """The ``k`` best rows of each query over all answers, each with the places of its rows' segments."""
-    replies = [reply for reply, _ in answers]
-    nq = len(replies[0].counts)
-    query = np.concatenate([np.repeat(np.arange(nq), r.counts) for r in replies])
-    scores = np.concatenate([r.scores for r in replies])
-    order = np.lexsort((np.concatenate([p for _, p in answers]), -scores if metric.larger_is_better else scores, query))
-    counts = np.bincount(query, minlength=nq)
-    rank = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-    best = order[rank < k]
-    return SearchReply(np.minimum(counts, k), scores[best], _take([r.rows for r in replies], best))
+    scores, order_of, rows, offset = [], [], [], 0
+    for reply, place in answers:
+        distance = -reply.scores if metric.larger_is_better else reply.scores
+        scores.append(_wide(distance, reply.counts, np.inf))
+        order_of.append(_wide(place, reply.counts, NOWHERE))
+        rows.append(_wide(np.arange(offset, offset + len(place)), reply.counts, -1))
+        offset += len(place)
+    order = np.lexsort((np.concatenate(order_of, axis=1), np.concatenate(scores, axis=1)))[:, :k]
+    best = np.take_along_axis(np.concatenate(rows, axis=1), order, 1)
+    counts = np.minimum(sum(reply.counts for reply, _ in answers), k)
+    best = best.ravel() if counts.sum() == best.size else best[best >= 0]
+    found = np.concatenate([reply.scores for reply, _ in answers])
+    return SearchReply(counts, found[best], _take([reply.rows for reply, _ in answers], best))
+
+
+def _wide(flat: np.ndarray, counts: np.ndarray, nothing: float) -> np.ndarray:
+    """The values query by query, [nq, largest count], and ``nothing`` where there is none."""
+    shape = len(counts), counts.max(initial=0)
+    if len(flat) == shape[0] * shape[1]:
+        return flat.reshape(shape)
+    wide = np.full(shape, nothing, flat.dtype)
+    wide[np.arange(shape[1]) < counts[:, None]] = flat
+    return wide
 
 
 def merge_rows(replies: Sequence[QueryReply], limit: int | None) -> QueryReply:

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import grpc
@@ -56,8 +57,9 @@ class Line:
         self._stream: _Stream | None = None
         self._streams: set[_Stream] = set()
 
-    async def ask(self, method: str, request: bytes, deadline: float) -> bytes:
-        """The reply message of an RPC. deadline: ``time.monotonic()`` value.
+    def ask(self, method: str, request: bytes, deadline: float) -> asyncio.Future[bytes]:
+        """The reply message of an RPC, which goes out in the event loop's next turn. deadline:
+        ``time.monotonic()`` value.
 
         Raises what the RPC raises at the node, ``Unavailable`` when the node is lost, ``Timeout`` at
         the deadline, ``RateLimited`` when too many wait.
@@ -67,7 +69,7 @@ class Line:
             self._streams = {s for s in self._streams if not s.ended}
             stream = self._stream = _Stream(self._open(), self._where)
             self._streams.add(stream)
-        return await stream.ask(method, request, deadline)
+        return stream.ask(method, request, deadline)
 
     async def finish(self) -> None:
         """Takes nothing more; returns when what is running is answered."""
@@ -100,24 +102,29 @@ class _Stream:
     def ended(self) -> bool:
         return self._receiving.done()
 
-    async def ask(self, method: str, request: bytes, deadline: float) -> bytes:
-        if len(self._waiting) >= WAITING_MAX:
-            raise RateLimited(f"{self._where}: {WAITING_MAX} requests wait for this node already")
+    def ask(self, method: str, request: bytes, deadline: float) -> asyncio.Future[bytes]:
         loop = asyncio.get_running_loop()
-        id, answer = next(self._ids), loop.create_future()
+        answer = loop.create_future()
+        if len(self._waiting) >= WAITING_MAX:
+            answer.set_exception(RateLimited(f"{self._where}: {WAITING_MAX} requests wait for this node already"))
+            return answer
+        id = next(self._ids)
         self._waiting[id] = answer
         self._unsent.append(_Unsent(id, method, request, deadline, request_id()))
         self._work.set()
         left_s = min(max(deadline - time.monotonic(), 0.0), LONGEST_S)
         timer = loop.call_later(left_s, self._expire, answer)
-        try:
-            return await answer
-        finally:
-            timer.cancel()
-            if self._waiting.pop(id, None) is not None:
-                # Nobody waits any more: the node may stop working on it.
-                self._cancelled.append(id)
-                self._work.set()
+        answer.add_done_callback(partial(self._settled, id, timer))
+        return answer
+
+    def _settled(self, id: int, timer: asyncio.TimerHandle, answer: asyncio.Future[bytes]) -> None:
+        timer.cancel()
+        if self._waiting.pop(id, None) is not None:
+            # Nobody waits any more: the node may stop working on it.
+            self._cancelled.append(id)
+            self._work.set()
+        elif not answer.cancelled():
+            answer.exception()  # whoever asked may have left
 
     def end(self) -> None:
         """The last request has been taken: the stream ends when all are answered."""

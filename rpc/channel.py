@@ -71,13 +71,12 @@ class Peer:
         except aio.AioRpcError as e:
             raise failure(e, self.address) from None
 
-    async def ask(self, method: str, request: bytes, deadline: float) -> bytes:
-        """The same on the line that requests to this node share; large ones go alone, so that nobody
-        waits behind them. deadline: ``time.monotonic()`` value."""
-        if len(request) > MESSAGE_BYTES:
-            return await self.call(method, request, max(deadline - time.monotonic(), 0.0))
-        self._check_open()
-        return await self._line.ask(method, request, deadline)
+    def ask(self, method: str, request: bytes, deadline: float) -> asyncio.Future[bytes]:
+        """The same on the line that requests to this node share, on its way when this returns; large ones go
+        alone, so that nobody waits behind them. deadline: ``time.monotonic()`` value."""
+        if self._left or len(request) > MESSAGE_BYTES:
+            return asyncio.ensure_future(self.call(method, request, max(deadline - time.monotonic(), 0.0)))
+        return self._line.ask(method, request, deadline)
 
     async def close(self, grace_s: float = 0.0) -> None:
         """Takes nothing more; lets what is running finish for up to ``grace_s``, then fails it."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from core.catalog import Consistency
 from core.ids import CollectionId, FieldId, NodeId, PartitionId, SegmentId, ShardId
-from rpc.arrays import batch_of, columns_message, from_bytes, to_bytes
+from rpc.arrays import columns_message, columns_of, from_bytes, to_bytes
 from rpc.pb import call_pb2, querynode_pb2
 from rpc.reads import Holder, QueryReply, QueryRequest, Read, Rows, SearchReply, SearchRequest, ShardPhase, ShardStatus
 
@@ -132,8 +132,7 @@ def search_reply_message(reply: SearchReply) -> querynode_pb2.SearchReply:
 
 
 def search_reply(message: querynode_pb2.SearchReply) -> SearchReply:
-    batch = batch_of(message.rows)
-    names, columns = batch.schema.names, batch.columns
+    names, columns = columns_of(message.rows)
     first = 1 + message.grouped
     return SearchReply(
         from_bytes(message.counts, "<i8"),
@@ -161,8 +160,7 @@ def query_reply_message(reply: QueryReply) -> querynode_pb2.QueryReply:
 
 
 def query_reply(message: querynode_pb2.QueryReply) -> QueryReply:
-    batch = batch_of(message.rows)
-    names, columns = batch.schema.names, batch.columns
+    names, columns = columns_of(message.rows)
     return QueryReply(message.count, Rows(columns[0], dict(zip(names[1:], columns[1:], strict=True))))
 
 

@@ -1,6 +1,8 @@
 """The worker across the network, both ends. Its Protocol is in ``rpc.workers``."""
 
 import time
+from collections.abc import Awaitable, Coroutine
+from typing import Any
 
 import pyarrow as pa
 
@@ -9,7 +11,7 @@ from core.ids import NodeId, Position, SegmentId
 from core.manifest import Segment, TombstoneFile
 from core.messages import fill, from_message
 from rpc.answering import Handlers, Later
-from rpc.arrays import batch_of, columns_message, from_bytes, to_bytes
+from rpc.arrays import columns_message, columns_of, from_bytes, to_bytes
 from rpc.channel import Peer
 from rpc.pb import querynode_pb2 as pb
 from rpc.read_messages import (
@@ -67,16 +69,22 @@ class RemoteWorker(Worker):
     def search_share_at_once(self, share: SearchShare) -> SearchShareReply | None:
         return None
 
-    async def search_share(self, share: SearchShare) -> SearchShareReply:
+    def search_share(self, share: SearchShare) -> Coroutine[Any, Any, SearchShareReply]:
         request = pb.SearchShareRequest(share=_share_message(share), request=search_message(share.request))
-        data = await self._peer.ask(SEARCH_SHARE, request.SerializeToString(), share.request.deadline)
-        reply = pb.SearchShareReply.FromString(data)
-        return SearchShareReply(search_reply(reply.reply), from_bytes(reply.places, "<i4"))
+        return _searched(self._peer.ask(SEARCH_SHARE, request.SerializeToString(), share.request.deadline))
 
-    async def query_share(self, share: QueryShare) -> QueryReply:
+    def query_share(self, share: QueryShare) -> Coroutine[Any, Any, QueryReply]:
         request = pb.QueryShareRequest(share=_share_message(share), request=query_message(share.request))
-        data = await self._peer.ask(QUERY_SHARE, request.SerializeToString(), share.request.deadline)
-        return query_reply(pb.QueryReply.FromString(data))
+        return _queried(self._peer.ask(QUERY_SHARE, request.SerializeToString(), share.request.deadline))
+
+
+async def _searched(answer: Awaitable[bytes]) -> SearchShareReply:
+    reply = pb.SearchShareReply.FromString(await answer)
+    return SearchShareReply(search_reply(reply.reply), from_bytes(reply.places, "<i4"))
+
+
+async def _queried(answer: Awaitable[bytes]) -> QueryReply:
+    return query_reply(pb.QueryReply.FromString(await answer))
 
 
 def worker_handlers(worker: Worker) -> Handlers:
@@ -169,7 +177,7 @@ def _kills_message(kills: Kills) -> pb.Kills:
 
 
 def _kills(message: pb.Kills) -> Kills:
-    keys, positions = batch_of(message.rows).columns
+    _, (keys, positions) = columns_of(message.rows)
     return Kills(shard_id(message.shard), keys, positions.to_numpy())
 
 

@@ -10,9 +10,9 @@ What a worker holds for a leader lives in a session: it ends when the leader ope
 is silent for ``SESSION_TTL_S``. Nothing of it is stored.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -160,10 +160,13 @@ class Worker(Protocol):
         says None."""
         ...
 
-    async def search_share(self, share: SearchShare) -> SearchShareReply: ...
+    def search_share(self, share: SearchShare) -> Coroutine[Any, Any, SearchShareReply]:
+        """A node at the other end of a connection is on its way to know when this returns: what the caller does
+        meanwhile, both do at the same time."""
+        ...
 
-    async def query_share(self, share: QueryShare) -> QueryReply:
-        """The matching rows in key order, at most ``limit``."""
+    def query_share(self, share: QueryShare) -> Coroutine[Any, Any, QueryReply]:
+        """The matching rows in key order, at most ``limit``. The rest as ``search_share``."""
         ...
 
 

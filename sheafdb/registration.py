@@ -6,7 +6,7 @@ import orjson
 
 from core.errors import Corrupted
 
-FORMAT = 1
+FORMAT = 2
 """Of what nodes send each other: it rises when a node of the version before could not understand it."""
 
 

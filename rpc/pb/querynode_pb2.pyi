@@ -75,12 +75,14 @@ class SearchRequest(_message.Message):
     def __init__(self, shape: _Optional[bytes] = ..., nq: _Optional[int] = ..., queries: _Optional[bytes] = ..., sizes: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Columns(_message.Message):
-    __slots__ = ("schema", "batch")
+    __slots__ = ("schema", "batch", "keys")
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
     schema: bytes
     batch: bytes
-    def __init__(self, schema: _Optional[bytes] = ..., batch: _Optional[bytes] = ...) -> None: ...
+    keys: bytes
+    def __init__(self, schema: _Optional[bytes] = ..., batch: _Optional[bytes] = ..., keys: _Optional[bytes] = ...) -> None: ...
 
 class SearchReply(_message.Message):
     __slots__ = ("counts", "scores", "rows", "grouped")

@@ -72,9 +72,9 @@ async def other_end() -> AsyncIterator[tuple[OtherEnd, Peer]]:
 
 async def test_requests_that_come_together_share_a_message() -> None:
     async with other_end() as (end, peer):
-        first = asyncio.create_task(peer.ask(ECHO, b"0", later()))
+        first = asyncio.ensure_future(peer.ask(ECHO, b"0", later()))
         await end.until(1)
-        waiting = [asyncio.create_task(peer.ask(ECHO, b"%d" % n, later())) for n in range(1, 21)]
+        waiting = [asyncio.ensure_future(peer.ask(ECHO, b"%d" % n, later())) for n in range(1, 21)]
         asks = await end.until(21)
         assert [len(m.asks) for m in end.messages] == [1, 20], "an idle line sends at once; the rest went as one"
         assert [ask.request for ask in asks] == [b"%d" % n for n in range(21)]
@@ -94,7 +94,7 @@ async def test_requests_that_come_together_share_a_message() -> None:
 async def test_a_message_has_a_bound_and_large_requests_go_alone() -> None:
     async with connected({ECHO: echo}) as (_, real), other_end() as (end, peer):
         third = b"x" * (batching.MESSAGE_BYTES // 3)
-        waiting = [asyncio.create_task(peer.ask(ECHO, third, later())) for _ in range(10)]
+        waiting = [asyncio.ensure_future(peer.ask(ECHO, third, later())) for _ in range(10)]
         await end.until(10)
         assert max(len(m.asks) for m in end.messages) <= 3
         for task in waiting:
@@ -108,8 +108,8 @@ async def test_a_message_has_a_bound_and_large_requests_go_alone() -> None:
 
 async def test_who_gives_up_is_told_to_the_other_end() -> None:
     async with other_end() as (end, peer):
-        kept = asyncio.create_task(peer.ask(ECHO, b"kept", later()))
-        left = asyncio.create_task(peer.ask(ECHO, b"left", later()))
+        kept = asyncio.ensure_future(peer.ask(ECHO, b"kept", later()))
+        left = asyncio.ensure_future(peer.ask(ECHO, b"left", later()))
         asks = await end.until(2)
         left.cancel()
         with pytest.raises(Timeout, match=peer.address):
@@ -127,7 +127,7 @@ async def test_who_gives_up_is_told_to_the_other_end() -> None:
 async def test_too_many_waiting_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "WAITING_MAX", 3)
     async with other_end() as (_, peer):
-        waiting = [asyncio.create_task(peer.ask(ECHO, b"", later())) for _ in range(3)]
+        waiting = [asyncio.ensure_future(peer.ask(ECHO, b"", later())) for _ in range(3)]
         await asyncio.sleep(0)
         with pytest.raises(RateLimited):
             await peer.ask(ECHO, b"", later())
@@ -139,12 +139,12 @@ async def test_too_many_waiting_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
 async def test_an_answer_that_is_none_fails_the_line_and_not_the_process() -> None:
     async with other_end() as (end, peer):
         end.answers.put_nowait(Answers(answers=[Answer(id=99, reply=b"nobody asked")]))
-        task = asyncio.create_task(peer.ask(ECHO, b"", later()))
+        task = asyncio.ensure_future(peer.ask(ECHO, b"", later()))
         await end.until(1)
         end.answers.put_nowait(_Bytes(b"\xff\xff"))  # type: ignore[arg-type]  # stands in for a message
         with pytest.raises(Unavailable, match="not an answer"):
             await task
-        again = asyncio.create_task(peer.ask(ECHO, b"again", later()))
+        again = asyncio.ensure_future(peer.ask(ECHO, b"again", later()))
         ask = (await end.until(2))[1]
         end.answers.put_nowait(Answers(answers=[Answer(id=ask.id, reply=b"fine")]))
         assert await again == b"fine"
@@ -217,7 +217,7 @@ async def test_draining_finishes_what_was_taken_and_loses_nothing() -> None:
     async with connected({ECHO: slowly}) as (server, peer):
         callers = [asyncio.create_task(caller(peer)) for _ in range(20)]
         await asyncio.sleep(0.1)
-        long = asyncio.create_task(peer.ask(ECHO, b"long", later()))
+        long = asyncio.ensure_future(peer.ask(ECHO, b"long", later()))
         await taken.wait()
         draining = True
         started = time.monotonic()
@@ -235,8 +235,8 @@ async def test_closing_waits_for_what_runs_within_its_grace() -> None:
         return data
 
     async with connected({ECHO: slowly}) as (_, peer):
-        short = asyncio.create_task(peer.ask(ECHO, b"0.2", later()))
-        long = asyncio.create_task(peer.ask(ECHO, b"60", later(60)))
+        short = asyncio.ensure_future(peer.ask(ECHO, b"0.2", later()))
+        long = asyncio.ensure_future(peer.ask(ECHO, b"60", later(60)))
         await asyncio.sleep(0.05)
         started = time.monotonic()
         await peer.close(0.5)
