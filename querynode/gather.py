@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from core.errors import FieldNotFound
 from core.schema import Field, Schema
+from querynode import keys as pk
 from querynode.view import Part
 from rpc.reads import Rows
 
@@ -32,22 +33,25 @@ def gather(
     if not len(rows):
         return no_rows(schema, fields)
     if part_of is None:
-        taken = {f.name: parts[0].data.take(f, rows) for f in (schema.primary, *fields)}
-    else:
-        order = np.argsort(part_of, kind="stable")
-        numbers, first = np.unique(part_of[order], return_index=True)
-        groups = list(zip(numbers.tolist(), np.split(rows[order], first[1:]), strict=True))
-        back = np.empty(len(rows), np.int64)
-        back[order] = np.arange(len(rows))
-        taken = {f.name: _scatter(parts, groups, pa.array(back), f) for f in (schema.primary, *fields)}
-    return Rows(taken[schema.primary.name], {f.name: taken[f.name] for f in fields})
+        return _of_one(parts[0], rows, schema, fields)
+    counts = np.bincount(part_of)
+    numbers = np.flatnonzero(counts)
+    if len(numbers) == 1:
+        return _of_one(parts[numbers.item()], rows, schema, fields)
+    order = np.argsort(part_of, kind="stable")
+    back = np.empty(len(rows), np.int64)
+    back[order] = np.arange(len(rows))
+    by_part, ends = rows[order], np.cumsum(counts[numbers]).tolist()
+    runs = [(parts[n].data, by_part[i:j]) for n, i, j in zip(numbers.tolist(), [0, *ends], ends, strict=False)]
+    keys = pk.concat([pk.keys_of(data.take(schema.primary, run)) for data, run in runs])
+    columns = {f.name: pa.concat_arrays([data.take(f, run) for data, run in runs]).take(pa.array(back)) for f in fields}
+    return Rows(pk.to_arrow(pk.take(keys, back)), columns)
+
+
+def _of_one(part: Part, rows: np.ndarray, schema: Schema, fields: Sequence[Field]) -> Rows:
+    return Rows(part.data.take(schema.primary, rows), {f.name: part.data.take(f, rows) for f in fields})
 
 
 def no_rows(schema: Schema, fields: Sequence[Field]) -> Rows:
     """An answer without rows."""
     return Rows(pa.array([], schema.primary.arrow_type), {f.name: pa.array([], f.arrow_type) for f in fields})
-
-
-def _scatter(parts: Sequence[Part], groups: list[tuple[int, np.ndarray]], back: pa.Array, field: Field) -> pa.Array:
-    taken = [parts[number].data.take(field, rows) for number, rows in groups]
-    return taken[0].take(back) if len(taken) == 1 else pa.concat_arrays(taken).take(back)
