@@ -2,27 +2,28 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from core.errors import FieldNotFound, PartitionNotLoaded, Timeout
 from core.ids import FieldId, PartitionId
 from core.schema import Field, Schema
+from engine.segment import estimate_cost
 from engine.vector.metric import Metric
 from querynode.best import Merged, best_of, best_of_runs
 from querynode.cache import ByteCache
 from querynode.gather import needs_reading, output_fields
 from querynode.grouping import search_groups
 from querynode.matching import Matching, compiled
-from querynode.prepared import PreparedSearch
+from querynode.prepared import PreparedSearch, ViewSearch
 from querynode.query import run_query
-from querynode.search import cut, nothing, reply, search_cost, search_part, search_run
+from querynode.search import FoundRows, cut, nothing, reply, search_cost, search_part, search_run
 from querynode.shard import ShardState
-from querynode.view import Part, View
+from querynode.view import PREPARED_MAX, Part, View
 from rpc.reads import QueryReply, QueryRequest, Read, SearchReply, SearchRequest, inline_share
 
 MASK_BYTES = 32 * 1024 * 1024
@@ -36,14 +37,8 @@ LONG_FILTER = 4096
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Read)
-
-
-class FoundRows(NamedTuple):
-    """part_of: for each row of the reply the number of its part, int64; None = all of part 0."""
-
-    reply: SearchReply
-    parts: list[Part]
-    part_of: np.ndarray | None
+PartsOf = Callable[[tuple[PartitionId, ...], FieldId], Sequence[Part] | None]
+"""``View.parts`` on the event loop, ``View.made_parts`` anywhere."""
 
 
 class Reader:
@@ -72,21 +67,14 @@ class Reader:
 
     def found_at_once(self, schema: Schema, view: View, request: SearchRequest) -> FoundRows | None:
         """As ``found``; None when it has a filter, is long, or would read files. Call it on the event loop."""
-        field, fields = _searched(schema, request), output_fields(schema, request.output)
-        parts = view.parts(request.partitions, field.id)
-        if request.filter or needs_reading(parts, fields):
-            return None
-        matching = Matching.over(view, parts, None, schema, self._masks)
-        if search_cost(matching, field, request) > self._inline_cost * inline_share(len(request.sizes)):
-            return None
-        if not matching.numbers:
-            return FoundRows(nothing(schema, fields, request), parts, None)
-        merged = self._best_at_once(matching, field, request, request.k)
-        return FoundRows(reply(merged, parts, schema, fields), parts, merged.part_of)
+        search = self._kept(schema, view, request, view.parts)
+        return search.found(request.queries, request.sizes) if search and search.short(request) else None
 
     async def found(self, schema: Schema, view: View, request: SearchRequest) -> FoundRows:
         """The best rows of the segments and growing rows held here, whatever their groups; of partitions
         that are loaded."""
+        if found := self.found_at_once(schema, view, request):
+            return found
         field, fields = _searched(schema, request), output_fields(schema, request.output)
         matching = await self._matching(schema, view, request, None if request.filter else field.id)
         parts = matching.parts
@@ -106,15 +94,35 @@ class Reader:
         files, or needs what only the event loop may make."""
         if request.filter or request.group_by or request.snapshot_ts:
             return None
-        field = shard.collection.schema.by_id.get(request.field_id)
-        parts = view.made_parts(readable(shard, request.partitions), request.field_id)
-        if field is None or not parts:
+        search = self._kept(shard.collection.schema, view, of_loaded(shard, request), view.made_parts)
+        return PreparedSearch(shard, view, search, staleness_s) if search else None
+
+    def _kept(self, schema: Schema, view: View, request: SearchRequest, parts_of: PartsOf) -> ViewSearch | None:
+        """That of all searches of this shape over the view; None when it has a filter, is long, or would read files."""
+        if request.filter:
             return None
-        fields = output_fields(shard.collection.schema, request.output)
-        if needs_reading(parts, fields) or any(not p.data.index(field) and not p.data.resident(field) for p in parts):
+        shape = (
+            request.partitions,
+            request.field_id,
+            request.metric,
+            request.k,
+            request.output,
+            request.radius,
+            request.range_filter,
+            *request.params.items(),
+        )
+        if shape in view.searches:
+            return view.searches[shape]
+        field, fields = _searched(schema, request), output_fields(schema, request.output)
+        parts = parts_of(request.partitions, field.id)
+        if not parts or _reads(parts, field, fields):
             return None
-        prepared = PreparedSearch(shard, view, parts, field, fields, request, self._inline_cost, staleness_s)
-        return prepared if prepared.queries_max else None
+        cost = sum(estimate_cost(p.data, field, 1, request.k, request.params) for p in parts)
+        queries_max = self._inline_cost // max(cost, 1)
+        search = ViewSearch(parts, schema, field, fields, request, queries_max) if queries_max else None
+        if len(view.searches) < PREPARED_MAX:
+            view.searches[shape] = search
+        return search
 
     async def query(self, shard: ShardState, view: View, request: QueryRequest) -> QueryReply:
         return await self.matching_rows(shard.collection.schema, view, of_loaded(shard, request))
@@ -159,6 +167,11 @@ class Reader:
             return work()
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+
+
+def _reads(parts: Sequence[Part], field: Field, fields: Sequence[Field]) -> bool:
+    """Whether a search of them has to read files."""
+    return needs_reading(parts, fields) or any(not p.data.index(field) and not p.data.resident(field) for p in parts)
 
 
 def _searched(schema: Schema, request: SearchRequest) -> Field:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,14 @@ from rpc.reads import SearchReply, SearchRequest
 
 WIDE = 4
 """Answers' worth of rows that a run holds before it keeps the best of them only."""
+
+
+class FoundRows(NamedTuple):
+    """part_of: for each row of the reply the number of its part, int64; None = all of part 0."""
+
+    reply: SearchReply
+    parts: Sequence[Part]
+    part_of: np.ndarray | None
 
 
 def search_cost(matching: Matching, field: Field, request: SearchRequest) -> int:

@@ -19,8 +19,9 @@ from querynode import keys as pk
 from querynode.gather import output_fields
 from querynode.grouping import search_groups
 from querynode.links import WorkerLink
-from querynode.reader import FoundRows, Reader, of_loaded
+from querynode.reader import Reader, of_loaded
 from querynode.sealed import SealedSegment
+from querynode.search import FoundRows
 from querynode.shard import ShardState
 from querynode.view import View
 from querynode.waiting import within
@@ -72,10 +73,9 @@ class SpreadReader:
 
         here = self._reader.found(shard.collection.schema, view, request)
         own, others = await _ask(shard, view, request, here, ask)
-        place = {id: n for n, id in enumerate(view.order)}
-        answers = [(own.reply, places(own, view.order))]
+        answers = [(own.reply, places(own, view))]
         for segments, reply in others:
-            answers.append((reply.reply, np.array([place[id] for id in segments])[reply.places]))
+            answers.append((reply.reply, np.array([view.place[id] for id in segments])[reply.places]))
         return merge_best(answers, request.k, Metric(request.metric))
 
 
@@ -110,11 +110,11 @@ async def _ask(
     return own, [(segments, reply) for (_, segments), reply in zip(asked, replies, strict=True)]
 
 
-def places(found: FoundRows, order: Sequence[SegmentId]) -> np.ndarray:
-    """int32 [rows]: the place of each row's segment in the order; growing rows come after all."""
-    place = {id: n for n, id in enumerate(order)}
+def places(found: FoundRows, view: View) -> np.ndarray:
+    """int32 [rows]: the place of each row's segment in the view's order; growing rows come after all."""
+    place, end = view.place, len(view.order)
     of_part = np.array(
-        [place[p.data.id] if isinstance(p.data, SealedSegment) else len(order) + n for n, p in enumerate(found.parts)],
+        [place[p.data.id] if isinstance(p.data, SealedSegment) else end + n for n, p in enumerate(found.parts)],
         np.int32,
     )
     if found.part_of is None:

@@ -3,6 +3,7 @@
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -77,7 +78,7 @@ class View:
     ) -> None:
         """partitions: those it holds; known: those the catalog named when it was made. The growing
         rows may be ahead of the frontier, but have lost nothing since. order: of all segments, where
-        some are remote."""
+        some are on other nodes."""
         self.version, self.frontier, self.partitions, self.known = version, frontier, partitions, known
         self.sealed, self.remote, self.order = sealed, remote, order
         self._growing = growing
@@ -87,8 +88,15 @@ class View:
         newest = sum(b.rows for b in self._blocks) == growing.rows
         self._changes = growing.changes if newest else -1
         self._frozen = [f for f in growing.frozen.values() if f.blocks[-1].before(frontier) == BLOCK_ROWS]
+        self.searches: dict[tuple[Any, ...], Any] = {}
+        """What was prepared over it, by shape, within a bound; None = it is long. Any thread may add to it."""
         self._prepared: list[object] = []
         self._parts: dict[tuple[tuple[PartitionId, ...], FieldId | None], list[Part]] = {}
+
+    @cached_property
+    def place(self) -> dict[SegmentId, int]:
+        """Where in ``order`` each segment is."""
+        return {id: n for n, id in enumerate(self.order)}
 
     @property
     def lost(self) -> RemoteSegment | None:

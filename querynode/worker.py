@@ -55,6 +55,7 @@ class HeldShard:
                 known=frozenset(),
                 sealed=tuple(self.sealed[id] for id in segments),
                 growing=self._nothing_growing,
+                order=segments,
             )
         return self._view
 
@@ -188,12 +189,12 @@ class SegmentWorker:
             return None
         view = held.view(share.segments, share.frontier)
         found = self._reader.found_at_once(held.collection.schema, view, share.request)
-        return None if found is None else SearchShareReply(found.reply, places(found, share.segments))
+        return None if found is None else SearchShareReply(found.reply, places(found, view))
 
     async def search_share(self, share: SearchShare) -> SearchShareReply:
         held, view = await self._view(share)
         found = await self._reader.found(held.collection.schema, view, share.request)
-        return SearchShareReply(found.reply, places(found, share.segments))
+        return SearchShareReply(found.reply, places(found, view))
 
     async def query_share(self, share: QueryShare) -> QueryReply:
         held, view = await self._view(share)
