@@ -1,7 +1,7 @@
-"""A search with everything settled but its vectors, over one view: what a thread besides the event loop runs.
+"""A search with everything settled but its vectors, over one view: what the next ones of its shape run.
 
 Made and used by any thread: it only reads what never changes. A view's parts are made by the event loop,
-so a view nobody has asked for yet has no prepared searches.
+so other threads find nothing prepared over a view that nobody has asked for yet.
 """
 
 import time
