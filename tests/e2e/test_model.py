@@ -24,7 +24,7 @@ from tests.e2e.tables import create, vector_field
 from tests.served import Served
 from tests.server import TINY, Server
 
-EXAMPLES = int(os.environ.get("SHEAFDB_MODEL_EXAMPLES", "20"))
+EXAMPLES = int(os.environ.get("SHEAFDB_MODEL_EXAMPLES", "16"))
 CLUSTER_EXAMPLES = int(os.environ.get("SHEAFDB_MODEL_CLUSTER_EXAMPLES", "8"))
 STEPS = 40
 SETTINGS = TINY | {"data_node.segment_bytes": 8 * 1024}
