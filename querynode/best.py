@@ -30,7 +30,7 @@ def best_of(found: Sequence[Found], numbers: Sequence[int], k: int, metric: Metr
     rows = np.concatenate([r for _, r in found], axis=1)
     part_of = np.repeat(numbers, [r.shape[1] for _, r in found])
     best = _first(scores, rows, k, metric)
-    at = _flat(best, rows)
+    at = flat(best, rows)
     return Best(scores.take(at), rows.take(at), part_of[best])
 
 
@@ -40,7 +40,7 @@ def best_of_runs(runs: Sequence[Best], k: int, metric: Metric) -> Best:
         return runs[0]
     scores, rows = (np.concatenate(column, axis=1) for column in ([r.scores for r in runs], [r.rows for r in runs]))
     part_of = np.concatenate([np.zeros_like(r.rows) if r.part_of is None else r.part_of for r in runs], axis=1)
-    at = _flat(_first(scores, rows, k, metric), rows)
+    at = flat(_first(scores, rows, k, metric), rows)
     return Best(scores.take(at), rows.take(at), part_of.take(at))
 
 
@@ -51,9 +51,9 @@ def _first(scores: np.ndarray, rows: np.ndarray, k: int, metric: Metric) -> np.n
     return np.argsort(distance, axis=1, kind="stable")[:, :k]
 
 
-def _flat(places: np.ndarray, of: np.ndarray) -> np.ndarray:
+def flat(places: np.ndarray, of: np.ndarray) -> np.ndarray:
     """The places in each row of ``of`` as places in its memory: a third of the price of take_along_axis()."""
-    return places if len(of) == 1 else places + np.arange(0, of.size, of.shape[1])[:, None]
+    return places if len(of) == 1 else places + of.shape[1] * np.arange(len(of))[:, None]
 
 
 class Merged:
@@ -66,7 +66,7 @@ class Merged:
         scores, rows, part_of = best
         nq, width = rows.shape
         # What is missing is at the end. One query is by far the most frequent case, and item() the cheapest look.
-        if (rows.item(-1) >= 0) if nq == 1 else (rows[:, -1] >= 0).all():
+        if width and ((rows.item(-1) >= 0) if nq == 1 else (rows[:, -1] >= 0).all()):
             self.counts = np.full(nq, width)
             self.scores, self.rows = scores.ravel(), rows.ravel()
             self.part_of = None if part_of is None else part_of.ravel()

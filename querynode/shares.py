@@ -16,6 +16,7 @@ from core.errors import SnapshotExpired, Unavailable
 from core.ids import SegmentId
 from engine.vector.metric import Metric
 from querynode import keys as pk
+from querynode.best import Best, Merged, flat
 from querynode.gather import output_fields
 from querynode.grouping import search_groups
 from querynode.links import WorkerLink
@@ -98,8 +99,10 @@ async def _ask(
         if remote.partition in request.partitions:
             shares.setdefault(remote.link, []).append(remote.id)
     asked = [(link, tuple(segments)) for link, segments in shares.items()]
-    calls = [asyncio.ensure_future(link.call(ask(link, segments))) for link, segments in asked]
+    calls: list[asyncio.Future[T]] = []
     try:
+        for link, segments in asked:
+            calls.append(asyncio.ensure_future(link.call(ask(link, segments))))
         await asyncio.sleep(0)  # they are on their way before this node does its own part
         own = await here
         replies = await within(request.deadline, asyncio.gather(*calls), "the nodes that hold the other segments")
@@ -124,19 +127,21 @@ def places(found: FoundRows, view: View) -> np.ndarray:
 
 def merge_best(answers: Sequence[tuple[SearchReply, np.ndarray]], k: int, metric: Metric) -> SearchReply:
     """The ``k`` best rows of each query over all answers, each with the places of its rows' segments."""
-    scores, order_of, rows, offset = [], [], [], 0
-    for reply, place in answers:
-        distance = -reply.scores if metric.larger_is_better else reply.scores
-        scores.append(_wide(distance, reply.counts, np.inf))
-        order_of.append(_wide(place, reply.counts, NOWHERE))
-        rows.append(_wide(np.arange(offset, offset + len(place)), reply.counts, -1))
-        offset += len(place)
-    order = np.lexsort((np.concatenate(order_of, axis=1), np.concatenate(scores, axis=1)))[:, :k]
-    best = np.take_along_axis(np.concatenate(rows, axis=1), order, 1)
-    counts = np.minimum(sum(reply.counts for reply, _ in answers), k)
-    best = best.ravel() if counts.sum() == best.size else best[best >= 0]
-    found = np.concatenate([reply.scores for reply, _ in answers])
-    return SearchReply(counts, found[best], _take([reply.rows for reply, _ in answers], best))
+    worst = -np.inf if metric.larger_is_better else np.inf
+    first = np.cumsum([0, *(len(place) for _, place in answers)])
+    wide = [
+        (
+            _wide(reply.scores, reply.counts, worst),
+            _wide(place, reply.counts, NOWHERE),
+            _wide(np.arange(start, start + len(place)), reply.counts, -1),
+        )
+        for (reply, place), start in zip(answers, first, strict=False)
+    ]
+    scores, order_of, rows = (np.concatenate(columns, axis=1) for columns in zip(*wide, strict=True))
+    distance = -scores if metric.larger_is_better else scores
+    at = flat(np.lexsort((order_of, distance))[:, :k], rows)
+    merged = Merged(Best(scores.take(at), rows.take(at), None))
+    return SearchReply(merged.counts, merged.scores, _take([reply.rows for reply, _ in answers], merged.rows))
 
 
 def _wide(flat: np.ndarray, counts: np.ndarray, nothing: float) -> np.ndarray:

@@ -157,10 +157,10 @@ class Gathering:
     def _next(self) -> list[_Waiting]:
         together: list[_Waiting] = []
         requests = 0
+        most = most_together(self._waiting[0].request.k) if self._waiting else 0  # they are alike
         while self._waiting:
-            request = self._waiting[0].request
-            requests += requests_of(request)
-            if together and requests > most_together(request.k):
+            requests += requests_of(self._waiting[0].request)
+            if together and requests > most:
                 break
             waiting = self._waiting.popleft()
             if waiting.answer.done():
