@@ -3,7 +3,7 @@
 from hypothesis import HealthCheck, settings
 
 # Fixtures and a hook: pytest finds them by being names of this file.
-from tests.real_servers import (  # noqa: F401
+from tests.real_servers import (  # noqa: F401 -- found by name
     etcd_server,
     installed_servers,
     kafka_server,

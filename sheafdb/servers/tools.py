@@ -85,5 +85,10 @@ def _apt() -> list[str] | None:
         return quiet
     if not shutil.which("sudo"):
         return None
-    allowed = subprocess.run(["sudo", "-n", "true"], capture_output=True, timeout=ASK_DEADLINE_S, check=False)  # noqa: S607
+    allowed = subprocess.run(
+        ["sudo", "-n", "true"],  # noqa: S607 -- whichever sudo the user has
+        capture_output=True,
+        timeout=ASK_DEADLINE_S,
+        check=False,
+    )
     return ["sudo", "-n", *quiet] if allowed.returncode == 0 else None

@@ -44,7 +44,7 @@ class Client(threading.Thread):
 
     def served_since(self, time: float) -> bool:
         """Whether what it asked for after ``time`` was answered, of each kind that matters."""
-        raise NotImplementedError
+        raise NotImplementedError  # each kind of client has its own
 
     def run(self) -> None:
         try:
@@ -60,7 +60,7 @@ class Client(threading.Thread):
             self._disconnect()
 
     def _step(self) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # each kind of client has its own
 
     def _finish(self) -> None:
         """What it does once it is told to stop."""

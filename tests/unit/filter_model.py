@@ -299,7 +299,7 @@ def json_tests(draw: st.DrawFn) -> Case:
     match draw(st.integers(0, 6)):
         case 0 | 1:
             literal, op = draw(json_scalars.filter(lambda v: v is not None)), draw(ops)
-            typed = lambda row: v if kind(v := get(row)) == kind(literal) else None  # noqa: E731
+            typed = lambda row: v if kind(v := get(row)) == kind(literal) else None  # noqa: E731 -- := needs its own scope
             return compare(text, typed, op, literal, draw(st.booleans()))
         case 2:
             values = draw(st.lists(json_scalars.filter(lambda v: v is not None), min_size=1, max_size=4))
@@ -331,7 +331,7 @@ def json_tests(draw: st.DrawFn) -> Case:
             )
         case 5:
             op, operand = draw(st.sampled_from("+-*/%")), draw(st.integers(1, 3))
-            number = lambda row: v if kind(v := get(row)) == "number" else None  # noqa: E731
+            number = lambda row: v if kind(v := get(row)) == "number" else None  # noqa: E731 -- := needs its own scope
             return compare(
                 f"{text} {op} {operand}",
                 lambda row: (
