@@ -21,11 +21,14 @@ class Function:
     result: BOOL for a test, INT64 or DOUBLE for a value.
     check: given the name and the typed arguments, what ``evaluate`` takes; raises FilterError.
     evaluate: values [n] and validity over the rows of a batch.
+    union: what ``evaluate`` takes to be true where any of several calls is that were given these; None = there
+        is no such thing.
     """
 
     result: DataType
     check: Callable[[str, tuple[Value, ...]], tuple[Any, ...]]
     evaluate: Callable[..., Vector]
+    union: Callable[[list[tuple[Any, ...]]], tuple[Any, ...]] | None = None
 
 
 def _container(name: str, arguments: tuple[Value, ...], count: int) -> Column | Path:
@@ -73,9 +76,20 @@ def _over_both(on_array: Callable[..., Vector], on_json: Callable[..., Vector]) 
     return evaluate
 
 
+def _any_wanted(calls: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """What one call takes for what several on the same target take."""
+    target = calls[0][0]
+    wanted = [values for _, values, _ in calls]
+    if isinstance(target, Path):
+        return target, frozenset().union(*wanted), 0
+    values = pa.concat_arrays(wanted).unique()
+    return target, values, len(values)
+
+
 _LENGTH = Function(DataType.INT64, _one_container, _over_both(arrays.length, documents.length))
-_CONTAINS = Function(DataType.BOOL, _and_element, _over_both(arrays.contains_any, documents.contains_any))
-_CONTAINS_ANY = Function(DataType.BOOL, _and_list, _over_both(arrays.contains_any, documents.contains_any))
+_ANY = _over_both(arrays.contains_any, documents.contains_any)
+_CONTAINS = Function(DataType.BOOL, _and_element, _ANY, _any_wanted)
+_CONTAINS_ANY = Function(DataType.BOOL, _and_list, _ANY, _any_wanted)
 _CONTAINS_ALL = Function(DataType.BOOL, _and_list, _over_both(arrays.contains_all, documents.contains_all))
 
 FUNCTIONS: dict[str, Function] = {

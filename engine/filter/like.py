@@ -1,6 +1,7 @@
 """``like`` patterns: ``%`` any characters, ``_`` exactly one, ``\\`` before either makes it literal."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -12,6 +13,11 @@ from core.errors import FilterError
 from core.limits import FILTER_PATTERN_MAX
 from engine.filter.batch import as_bool
 from engine.filter.kernels import pc
+
+ALTERNATIVES_MIN = 16
+"""Patterns from which one regular expression beats one pass for each (measured on 100 to 100,000 short strings)."""
+ALTERNATIVES_CHARACTERS = 16_384
+"""Characters of such an expression: RE2 refuses to compile what would take more than 8 MB."""
 
 _ANY, _ONE = object(), object()
 
@@ -37,6 +43,21 @@ class Pattern:
             case "regex":
                 return as_bool(pc.match_substring_regex(strings, self.operand))
 
+    @property
+    def regex(self) -> str:
+        """The regular expression that matches the same."""
+        match self.kind:
+            case "equal":
+                return rf"\A{re.escape(self.operand)}\z"
+            case "prefix":
+                return rf"\A{re.escape(self.operand)}"
+            case "suffix":
+                return rf"{re.escape(self.operand)}\z"
+            case "infix":
+                return re.escape(self.operand)
+            case "regex":
+                return self.operand
+
     @cached_property
     def _scalar(self) -> pa.Scalar:
         return pa.scalar(self.operand)
@@ -59,6 +80,28 @@ def compile_pattern(text: str) -> Pattern:
         raise FilterError(f"like pattern has {len(text)} characters, the limit is {FILTER_PATTERN_MAX}")
     regex = "".join(".*" if p is _ANY else "." if p is _ONE else re.escape(str(p)) for p in parts)
     return Pattern("regex", rf"(?s)\A{regex}\z")
+
+
+def any_of(patterns: list[Pattern]) -> Iterator[Pattern]:
+    """Few patterns of which at least one matches just where one of these does.
+
+    Those with wildcards inside stay as they are: RE2 takes linear time for many of them, too, but the factor
+    grows with their number.
+    """
+    plain = [p for p in patterns if p.kind != "regex"]
+    if len(plain) < ALTERNATIVES_MIN:
+        yield from patterns
+        return
+    yield from (p for p in patterns if p.kind == "regex")
+    alternatives: list[str] = []
+    characters = 0
+    for regex in (p.regex for p in plain):
+        if alternatives and characters + len(regex) > ALTERNATIVES_CHARACTERS:
+            yield Pattern("regex", "|".join(alternatives))
+            alternatives, characters = [], 0
+        alternatives.append(regex)
+        characters += len(regex) + 1
+    yield Pattern("regex", "|".join(alternatives))
 
 
 def _parts(text: str) -> list[object]:

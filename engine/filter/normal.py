@@ -2,12 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 
-import pyarrow as pa
-
 from core.types import FLOATS, DataType
 from engine.filter import tree
-from engine.filter.documents import TYPES_OF, token
-from engine.filter.fit import arrow_type
+from engine.filter.merge import merge
 
 INVERSE = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 _UNORDERED = FLOATS
@@ -36,7 +33,7 @@ def junction(conjunction: bool, operands: Iterable[tree.Predicate]) -> tree.Pred
             flat += operand.operands
         else:
             flat.append(operand)
-    flat = _merge(conjunction, flat)
+    flat = list(merge(conjunction, flat))
     if not flat:
         return tree.Constant(conjunction)
     if len(flat) == 1:
@@ -58,74 +55,6 @@ def _sorted(conjunction: bool, operands: list[tree.Predicate]) -> tree.Predicate
         (costly if reads_json(operand) else cheap).append(operand)
     kind = tree.And if conjunction else tree.Or
     return kind(tuple(sorted(cheap, key=_cost)), tuple(costly))
-
-
-# --- merging ---------------------------------------------------------------------------------
-_Key = tuple[tree.Value, frozenset[type] | None]
-
-
-def _merge(conjunction: bool, operands: list[tree.Predicate]) -> list[tree.Predicate]:
-    """``a == 1 or a in [2]`` becomes ``a in [1, 2]``; ``a != 1 and a not in [2]`` likewise.
-
-    JSON values are merged only among literals of one type: of another type they are unknown.
-    """
-    groups: dict[_Key, list[tree.Predicate]] = {}
-    result: list[tree.Predicate] = []
-    for operand in operands:
-        key = _membership(operand, negated=conjunction)
-        if key is None:
-            result.append(operand)
-        else:
-            groups.setdefault(key, []).append(operand)
-    for (value, types), members in groups.items():
-        if len(members) == 1:
-            result.append(members[0])
-            continue
-        tests = [
-            m.test if isinstance(m, tree.Not) else m
-            for m in members
-            if not isinstance(m, tree.Constant | tree.And | tree.Or)
-        ]
-        merged = _union(value, tests) if types is None else _union_json(value, types, tests)
-        result.append(tree.Not(merged) if conjunction else merged)
-    return result
-
-
-def _membership(predicate: tree.Predicate, negated: bool) -> _Key | None:
-    """What a predicate tests for membership (or, negated, for its absence)."""
-    op = "!=" if negated else "=="
-    if negated and isinstance(predicate, tree.Not):
-        predicate, op = predicate.test, "=="
-    elif negated and not isinstance(predicate, tree.Compare):
-        return None
-    match predicate:
-        case tree.Compare(o, tree.Column() | tree.Element() as value, tree.Literal()) if o == op:
-            return value, None
-        case tree.Compare(o, tree.Path() as value, tree.Literal(_, kind)) if o == op and kind is not DataType.ARRAY:
-            return value, TYPES_OF[kind]
-        case tree.In(tree.Column() | tree.Element() as value, _):
-            return value, None
-        case tree.PathIn(value, _, types):
-            return value, types
-    return None
-
-
-def _union(value: tree.Value, tests: list[tree.Test]) -> tree.In:
-    kind = arrow_type(value.type)
-    single = [t.right.value for t in tests if isinstance(t, tree.Compare) and isinstance(t.right, tree.Literal)]
-    lists = [t.values for t in tests if isinstance(t, tree.In)]
-    return tree.In(value, pa.concat_arrays([pa.array(single, kind), *lists]).unique())
-
-
-def _union_json(value: tree.Value, types: frozenset[type], tests: list[tree.Test]) -> tree.PathIn:
-    assert isinstance(value, tree.Path)
-    wanted: set[object] = set()
-    for test in tests:
-        if isinstance(test, tree.PathIn):
-            wanted |= test.wanted
-        elif isinstance(test, tree.Compare) and isinstance(test.right, tree.Literal):
-            wanted.add(token(test.right.value))
-    return tree.PathIn(value, frozenset(wanted), types)
 
 
 # --- what a tree reads -----------------------------------------------------------------------

@@ -89,7 +89,7 @@ _STRING = re.compile(r"""\"(?:[^"\\]|\\[\s\S])*+"|'(?:[^'\\]|\\[\s\S])*+'""")
 _LIST = re.compile(rf"\[(?:[\d\s,.+\-eE]|{_STRING.pattern})*+\]")
 _SPACE = re.compile(r"\s+")
 _OPENING, _CLOSING = frozenset({"LPAR", "LSQB", "CALL"}), frozenset({"RPAR", "RSQB"})
-_TERMS = {"_AND": 0, "_OR": 0, "TEST": 3}
+_TERMS = {"_AND": 0, "_OR": 0, "TEST": 3, "CALL_TEST": 3}
 _SHAPES = {
     **dict.fromkeys(("INTEGER", "FLOAT", "BOOLEAN", "STRING", "TEMPLATE"), "?"),
     "LITERALS": "[?]",
@@ -104,24 +104,27 @@ _SHAPES = {
 }
 
 
-_TEST = re.compile(
-    rf"((?:\$meta|\w+)(?:\s*\[\s*(?:\d+|{_STRING.pattern})\s*\])*+)\s*+([<>=!]=?|like)\s*+([\s\S]*\S)\s*", re.IGNORECASE
-)
+_PATH = rf"((?:\$meta|\w+)(?:\s*\[\s*(?:\d+|{_STRING.pattern})\s*\])*+)"
+_TEST = re.compile(rf"{_PATH}\s*+([<>=!]=?|like)\s*+([\s\S]*\S)\s*", re.IGNORECASE)
+_CALL_TEST = re.compile(rf"(\w+)\s*\(\s*{_PATH}\s*,\s*([\s\S]*\S)\s*\)\s*")
 
 
 def _split(test: Token) -> Token:
-    """Gives a comparison that is one token its parts as value: path, operator, literal."""
-    match = _TEST.fullmatch(test)
+    """Gives a test that is one token its parts as value: path, operator, literal; or function, path, literal."""
+    match = (_TEST if test.type == "TEST" else _CALL_TEST).fullmatch(test)
     assert match is not None
     test.value = match.groups()
     return test
 
 
 def _shape(token: Token) -> str:
-    if token.type != "TEST":
-        return _SPACE.sub("", token)
-    path, op, _ = token.value
-    return f"{_SPACE.sub('', path)} {op.lower()} ?"
+    if token.type == "TEST":
+        path, op, _ = token.value
+        return f"{_SPACE.sub('', path)} {op.lower()} ?"
+    if token.type == "CALL_TEST":
+        function, path, _ = token.value
+        return f"{function}( {_SPACE.sub('', path)} , ? )"
+    return _SPACE.sub("", token)
 
 
 def _explain(text: str, error: UnexpectedInput) -> str:
@@ -134,8 +137,8 @@ def _explain(text: str, error: UnexpectedInput) -> str:
         return f"line {line}:{column} no viable alternative at input '{last}'"
     where = f"line {error.line}:{error.column - 1}"
     if isinstance(error, UnexpectedToken):
-        # Of a comparison that is one token it is the name that has no place there.
-        token = error.token.value[0] if error.token.type == "TEST" else error.token
+        # Of a test that is one token it is the name that has no place there.
+        token = error.token.value[0] if error.token.type in ("TEST", "CALL_TEST") else error.token
         return f"{where} no viable alternative at input '{token[:40].rstrip()}'"
     return f"{where} token recognition error at: '{text[error.pos_in_stream or 0]}'"
 
@@ -144,9 +147,8 @@ def _explain(text: str, error: UnexpectedInput) -> str:
 def _parser() -> Lark:
     """Built on first use: it takes about 60 ms, which a server's start need not wait for."""
     grammar = files("engine.filter").joinpath("grammar.lark").read_text()
-    return Lark(
-        grammar, parser="lalr", maybe_placeholders=False, transformer=_Builder(), lexer_callbacks={"TEST": _split}
-    )
+    split = {"TEST": _split, "CALL_TEST": _split}
+    return Lark(grammar, parser="lalr", maybe_placeholders=False, transformer=_Builder(), lexer_callbacks=split)
 
 
 _COMPARISONS = frozenset({"==", "!=", "<", "<=", ">", ">="})
@@ -195,6 +197,10 @@ class _Builder(Transformer[Token, Syntax]):
         path, op, literal = token.value
         name, value = _name(path), Literal(literals.scalar(literal))
         return Comparison((name, value), (op,)) if op in _COMPARISONS else Match(name, value)
+
+    def call_test(self, token: Token) -> Syntax:
+        function, path, literal = token.value
+        return Call(function.lower(), (_name(path), Literal(literals.scalar(literal))))
 
     def power(self, left: Syntax, right: Syntax) -> Syntax:
         return Arithmetic("**", left, right)

@@ -370,8 +370,48 @@ def _negated(case: Case, symbol: bool) -> Case:
     return f"{'!' if symbol else 'not '}({case[0]})", lambda row: kleene_not(case[1](row))
 
 
+@st.composite
+def chains(draw: st.DrawFn) -> Case:
+    """Many tests of one kind about one value, as programs write them."""
+    patterns = st.text("ab%_", max_size=3)
+    make: Callable[[Any], Case]
+    texts, make = draw(
+        st.sampled_from(
+            [
+                (patterns, lambda p: (f"name like '{p}'", lambda row: lift(like(p), row["name"]))),
+                (
+                    patterns,
+                    lambda p: (
+                        f"b like '{p}'",
+                        lambda row: like(p)(b) if isinstance(b := at(row[DYNAMIC], "b"), str) else None,
+                    ),
+                ),
+                (
+                    st.sampled_from(["a", "b", "ab", "c"]),
+                    lambda w: (f"array_contains(words, '{w}')", lambda row: w in row["words"]),
+                ),
+                (
+                    st.integers(-4, 4),
+                    lambda n: (f"array_contains(numbers, {n})", lambda row: lift(lambda v: n in v, row["numbers"])),
+                ),
+                (
+                    st.integers(-3, 3),
+                    lambda n: (
+                        f'json_contains(doc["a"], {n})',
+                        lambda row: any(same(n, e) for e in a) if isinstance(a := at(row["doc"], "a"), list) else None,
+                    ),
+                ),
+            ]
+        )
+    )
+    cases = [make(value) for value in draw(st.lists(texts, min_size=1, max_size=24))]
+    if draw(st.booleans()):
+        cases = [_negated(case, False) for case in cases]
+    return _joined(cases, draw(st.booleans()), False)
+
+
 filters = st.recursive(
-    leaves,
+    leaves | chains(),
     lambda inner: (
         st.builds(_joined, st.lists(inner, min_size=2, max_size=4), st.booleans(), st.booleans())
         | st.builds(_negated, inner, st.booleans())

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 import pytest
-from filter_model import SCHEMA, Case, Row, filters, leaves, rows
+from filter_model import SCHEMA, Case, Row, chains, filters, leaves, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -71,6 +71,15 @@ def test_a_filter_matches_the_rows_for_which_it_is_true(case: Case, data: list[R
 @settings(max_examples=600, deadline=None)
 @given(leaves, st.lists(rows, min_size=1, max_size=6))
 def test_a_single_test_and_its_negation(case: Case, data: list[Row]) -> None:
+    text, expected = case
+    truths = [expected(row) for row in data]
+    assert mask(compile(text, SCHEMA), data) == [truth is True for truth in truths]
+    assert mask(compile(f"not ({text})", SCHEMA), data) == [truth is False for truth in truths]
+
+
+@settings(max_examples=300, deadline=None)
+@given(chains(), st.lists(rows, min_size=1, max_size=6))
+def test_a_chain_of_tests_about_one_value_and_its_negation(case: Case, data: list[Row]) -> None:
     text, expected = case
     truths = [expected(row) for row in data]
     assert mask(compile(text, SCHEMA), data) == [truth is True for truth in truths]
