@@ -12,7 +12,7 @@ import time
 import uuid
 import weakref
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 import structlog
@@ -102,26 +102,34 @@ class WorkerLink:
 
     # --- calls ----------------------------------------------------------------------------------
     async def hold(self, hold: Hold) -> None:
-        """Has segments held, once the worker knows the session. Raises as ``call``."""
+        """Has segments held, once the worker knows the session. Raises as ``result``."""
 
         async def once_open() -> None:
             await self._opened.wait()
             await self.worker.hold(hold)
 
-        await self.call(once_open())
-
-    async def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of a call to the worker. Raises ``Unavailable`` at once when the worker is lost."""
         if self.failure:
-            work.close()
             raise self._lost()
-        task = asyncio.ensure_future(work)
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
+        await self.result(self.begin(once_open()))
+
+    def begin(self, work: Awaitable[T]) -> asyncio.Future[T]:
+        """A call to the worker, which is not lost: for ``result``."""
+        call = asyncio.ensure_future(work)
+        self._calls.add(call)
+        call.add_done_callback(self._over)
+        return call
+
+    def _over(self, call: asyncio.Future[Any]) -> None:
+        self._calls.discard(call)
+        if not call.cancelled():
+            call.exception()  # whoever asked may have left
+
+    async def result(self, call: asyncio.Future[T]) -> T:
+        """What the call gives. Raises ``Unavailable`` at once when the worker is lost."""
         try:
-            return await task
+            return await call
         except asyncio.CancelledError:
-            if self.failure and task.cancelled() and not _cancelled():
+            if self.failure and call.cancelled() and not _cancelled():
                 raise self._lost() from None
             raise
         except NotHeld as e:

@@ -5,7 +5,7 @@ wherever it is, and between equal scores the manifest's order of segments decide
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -25,7 +25,6 @@ from querynode.sealed import SealedSegment
 from querynode.search import FoundRows
 from querynode.shard import ShardState
 from querynode.view import View
-from querynode.waiting import within
 from rpc.reads import QueryReply, QueryRequest, Read, Rows, SearchReply, SearchRequest
 from rpc.workers import QueryShare, SearchShare, SearchShareReply
 
@@ -57,7 +56,7 @@ class SpreadReader:
     async def query(self, shard: ShardState, view: View, request: QueryRequest) -> QueryReply:
         request = of_loaded(shard, request)
 
-        def ask(link: WorkerLink, segments: tuple[SegmentId, ...]) -> Coroutine[Any, Any, QueryReply]:
+        def ask(link: WorkerLink, segments: tuple[SegmentId, ...]) -> Awaitable[QueryReply]:
             return link.worker.query_share(
                 QueryShare(link.session, link.after(shard.id), segments, view.frontier, request)
             )
@@ -67,7 +66,7 @@ class SpreadReader:
         return merge_rows([own, *(reply for _, reply in others)], request.limit)
 
     async def _best(self, shard: ShardState, view: View, request: SearchRequest) -> SearchReply:
-        def ask(link: WorkerLink, segments: tuple[SegmentId, ...]) -> Coroutine[Any, Any, SearchShareReply]:
+        def ask(link: WorkerLink, segments: tuple[SegmentId, ...]) -> Awaitable[SearchShareReply]:
             return link.worker.search_share(
                 SearchShare(link.session, link.after(shard.id), segments, view.frontier, request)
             )
@@ -85,7 +84,7 @@ async def _ask(
     view: View,
     request: Read,
     here: Coroutine[Any, Any, H],
-    ask: Callable[[WorkerLink, tuple[SegmentId, ...]], Coroutine[Any, Any, T]],
+    ask: Callable[[WorkerLink, tuple[SegmentId, ...]], Awaitable[T]],
 ) -> tuple[H, list[tuple[tuple[SegmentId, ...], T]]]:
     """The answers of this node, and of all others with the segments they are about; or an error."""
     if lost := view.lost:
@@ -102,15 +101,25 @@ async def _ask(
     calls: list[asyncio.Future[T]] = []
     try:
         for link, segments in asked:
-            calls.append(asyncio.ensure_future(link.call(ask(link, segments))))
+            calls.append(link.begin(ask(link, segments)))
         await asyncio.sleep(0)  # they are on their way before this node does its own part
         own = await here
-        replies = await within(request.deadline, asyncio.gather(*calls), "the nodes that hold the other segments")
+        if len(calls) > 1:
+            await asyncio.wait(calls, return_when=asyncio.FIRST_EXCEPTION)
+        under_way = [(link, call) for (link, _), call in zip(asked, calls, strict=True)]
+        for link, call in under_way:
+            if _failed(call):  # before others are waited for
+                await link.result(call)
+        replies = [await link.result(call) for link, call in under_way]
     finally:
         here.close()
         for call in calls:
             call.cancel()
     return own, [(segments, reply) for (_, segments), reply in zip(asked, replies, strict=True)]
+
+
+def _failed(call: asyncio.Future[Any]) -> bool:
+    return call.done() and (call.cancelled() or call.exception() is not None)
 
 
 def places(found: FoundRows, view: View) -> np.ndarray:

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import grpc
 import structlog
@@ -36,6 +36,11 @@ LONGEST_S = 86_400.0
 
 END: Any = grpc.aio.EOF  # pyright: ignore[reportAttributeAccessIssue] (not in the stubs)
 """What reading a stream gives after its last message."""
+
+
+T = TypeVar("T")
+Read = Callable[[bytes], T]
+"""Makes of a reply message what it says."""
 
 
 class _Unsent(NamedTuple):
@@ -57,8 +62,8 @@ class Line:
         self._stream: _Stream | None = None
         self._streams: set[_Stream] = set()
 
-    def ask(self, method: str, request: bytes, deadline: float) -> asyncio.Future[bytes]:
-        """The reply message of an RPC, which goes out in the event loop's next turn. deadline:
+    def ask(self, method: str, request: bytes, deadline: float, read: Read[T]) -> asyncio.Future[T]:
+        """What ``read`` makes of the reply of an RPC, which goes out in the event loop's next turn. deadline:
         ``time.monotonic()`` value.
 
         Raises what the RPC raises at the node, ``Unavailable`` when the node is lost, ``Timeout`` at
@@ -69,7 +74,7 @@ class Line:
             self._streams = {s for s in self._streams if not s.ended}
             stream = self._stream = _Stream(self._open(), self._where)
             self._streams.add(stream)
-        return stream.ask(method, request, deadline)
+        return stream.ask(method, request, deadline, read)
 
     async def finish(self) -> None:
         """Takes nothing more; returns when what is running is answered."""
@@ -91,7 +96,7 @@ class _Stream:
         self._call, self._where = call, where
         self.open = True
         self._ids = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[bytes]] = {}
+        self._waiting: dict[int, tuple[asyncio.Future[Any], Read[Any]]] = {}
         self._unsent: deque[_Unsent] = deque()
         self._cancelled: list[int] = []
         self._work = asyncio.Event()
@@ -102,14 +107,14 @@ class _Stream:
     def ended(self) -> bool:
         return self._receiving.done()
 
-    def ask(self, method: str, request: bytes, deadline: float) -> asyncio.Future[bytes]:
+    def ask(self, method: str, request: bytes, deadline: float, read: Read[T]) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()
-        answer = loop.create_future()
+        answer: asyncio.Future[T] = loop.create_future()
         if len(self._waiting) >= WAITING_MAX:
             answer.set_exception(RateLimited(f"{self._where}: {WAITING_MAX} requests wait for this node already"))
             return answer
         id = next(self._ids)
-        self._waiting[id] = answer
+        self._waiting[id] = answer, read
         self._unsent.append(_Unsent(id, method, request, deadline, request_id()))
         self._work.set()
         left_s = min(max(deadline - time.monotonic(), 0.0), LONGEST_S)
@@ -117,7 +122,7 @@ class _Stream:
         answer.add_done_callback(partial(self._settled, id, timer))
         return answer
 
-    def _settled(self, id: int, timer: asyncio.TimerHandle, answer: asyncio.Future[bytes]) -> None:
+    def _settled(self, id: int, timer: asyncio.TimerHandle, answer: asyncio.Future[Any]) -> None:
         timer.cancel()
         if self._waiting.pop(id, None) is not None:
             # Nobody waits any more: the node may stop working on it.
@@ -140,7 +145,7 @@ class _Stream:
         self._sending.cancel()
         await self.finished()
 
-    def _expire(self, answer: asyncio.Future[bytes]) -> None:
+    def _expire(self, answer: asyncio.Future[Any]) -> None:
         if not answer.done():
             answer.set_exception(Timeout(f"waited for an answer of {self._where}"))
 
@@ -164,15 +169,20 @@ class _Stream:
         now, size = time.monotonic(), 0
         while self._unsent and (not size or size + len(self._unsent[0].request) <= MESSAGE_BYTES):
             ask = self._unsent.popleft()
-            if ask.id in self._waiting:
-                size += len(ask.request)
-                message.asks.add(
-                    id=ask.id,
-                    method=ask.method,
-                    request=ask.request,
-                    timeout_s=ask.deadline - now,
-                    request_id=ask.request_id,
-                )
+            if ask.id not in self._waiting:
+                continue
+            if self._waiting[ask.id][0].done():
+                # Whoever asked gave up in this turn of the event loop.
+                del self._waiting[ask.id]
+                continue
+            size += len(ask.request)
+            message.asks.add(
+                id=ask.id,
+                method=ask.method,
+                request=ask.request,
+                timeout_s=ask.deadline - now,
+                request_id=ask.request_id,
+            )
         return message.SerializeToString()
 
     async def _receive(self) -> None:
@@ -188,7 +198,7 @@ class _Stream:
         finally:
             self.open = False
             self._work.set()
-            for answer in self._waiting.values():
+            for answer, _ in self._waiting.values():
                 if not answer.done():
                     answer.set_exception(error)
             self._waiting.clear()
@@ -197,13 +207,16 @@ class _Stream:
         if answers.closing:
             self.end()
         for item in answers.answers:
-            answer = self._waiting.pop(item.id, None)
-            if answer is None or answer.done():
+            answer, read = self._waiting.pop(item.id, (None, None))
+            if answer is None or read is None or answer.done():
                 continue
             if item.HasField("error"):
                 answer.set_exception(from_message(item.error))
-            else:
-                answer.set_result(item.reply)
+                continue
+            try:
+                answer.set_result(read(item.reply))
+            except Exception as e:
+                answer.set_exception(e)
 
 
 def request_id() -> str:

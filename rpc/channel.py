@@ -3,13 +3,13 @@
 import asyncio
 import time
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from grpc import aio
 
 from core.errors import Unavailable
 from core.limits import MESSAGE_BYTES_MAX
-from rpc.batching import LONGEST_S, MESSAGE_BYTES, Line, request_id
+from rpc.batching import LONGEST_S, MESSAGE_BYTES, Line, Read, request_id
 from rpc.errors import TRAILER_BYTES_MAX, failure
 
 LINE = "/sheafdb.v1.Line/Converse"
@@ -45,6 +45,9 @@ CLIENT_OPTIONS = (
 )
 
 
+T = TypeVar("T")
+
+
 class Peer:
     """A node at an address. Connects when first needed, and again after the connection was lost.
 
@@ -71,12 +74,15 @@ class Peer:
         except aio.AioRpcError as e:
             raise failure(e, self.address) from None
 
-    def ask(self, method: str, request: bytes, deadline: float) -> asyncio.Future[bytes]:
+    def ask(self, method: str, request: bytes, deadline: float, read: Read[T]) -> asyncio.Future[T]:
         """The same on the line that requests to this node share, on its way when this returns; large ones go
         alone, so that nobody waits behind them. deadline: ``time.monotonic()`` value."""
         if self._left or len(request) > MESSAGE_BYTES:
-            return asyncio.ensure_future(self.call(method, request, max(deadline - time.monotonic(), 0.0)))
-        return self._line.ask(method, request, deadline)
+            return asyncio.ensure_future(self._ask_alone(method, request, deadline, read))
+        return self._line.ask(method, request, deadline, read)
+
+    async def _ask_alone(self, method: str, request: bytes, deadline: float, read: Read[T]) -> T:
+        return read(await self.call(method, request, max(deadline - time.monotonic(), 0.0)))
 
     async def close(self, grace_s: float = 0.0) -> None:
         """Takes nothing more; lets what is running finish for up to ``grace_s``, then fails it."""

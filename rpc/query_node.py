@@ -58,17 +58,25 @@ class RemoteQueryNode(QueryNode):
         return await gathering.search(request)
 
     async def _search(self, request: SearchRequest) -> SearchReply:
-        reply = await self._peer.ask(SEARCH, search_message(request).SerializeToString(), request.deadline)
-        return search_reply(pb.SearchReply.FromString(reply))
+        message = search_message(request).SerializeToString()
+        return await self._peer.ask(SEARCH, message, request.deadline, _search_reply)
 
     async def query(self, request: QueryRequest) -> QueryReply:
-        reply = await self._peer.ask(QUERY, query_message(request).SerializeToString(), request.deadline)
-        return query_reply(pb.QueryReply.FromString(reply))
+        message = query_message(request).SerializeToString()
+        return await self._peer.ask(QUERY, message, request.deadline, read_query_reply)
 
     async def shards(self) -> list[ShardStatus]:
         request = pb.ShardsRequest().SerializeToString()
-        reply = await self._peer.ask(SHARDS, request, time.monotonic() + STATUS_S)
-        return list(map(shard_status, pb.ShardsReply.FromString(reply).shards))
+        reply = await self._peer.ask(SHARDS, request, time.monotonic() + STATUS_S, pb.ShardsReply.FromString)
+        return list(map(shard_status, reply.shards))
+
+
+def _search_reply(data: bytes) -> SearchReply:
+    return search_reply(pb.SearchReply.FromString(data))
+
+
+def read_query_reply(data: bytes) -> QueryReply:
+    return query_reply(pb.QueryReply.FromString(data))
 
 
 class PreparedSearches:

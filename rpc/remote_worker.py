@@ -1,8 +1,7 @@
 """The worker across the network, both ends. Its Protocol is in ``rpc.workers``."""
 
+import asyncio
 import time
-from collections.abc import Awaitable, Coroutine
-from typing import Any
 
 import pyarrow as pa
 
@@ -14,9 +13,9 @@ from rpc.answering import Handlers, Later
 from rpc.arrays import columns_message, columns_of, from_bytes, to_bytes
 from rpc.channel import Peer
 from rpc.pb import querynode_pb2 as pb
+from rpc.query_node import read_query_reply
 from rpc.read_messages import (
     query_message,
-    query_reply,
     query_reply_message,
     query_request,
     search_message,
@@ -60,7 +59,7 @@ class RemoteWorker(Worker):
 
     async def forward(self, message: Forward) -> Room:
         request = forward_message(message).SerializeToString()
-        reply = pb.ForwardReply.FromString(await self._peer.ask(FORWARD, request, time.monotonic() + FORWARD_S))
+        reply = await self._peer.ask(FORWARD, request, time.monotonic() + FORWARD_S, pb.ForwardReply.FromString)
         return Room(reply.free_bytes, reply.limit_bytes)
 
     async def hold(self, hold: Hold) -> None:
@@ -69,22 +68,18 @@ class RemoteWorker(Worker):
     def search_share_at_once(self, share: SearchShare) -> SearchShareReply | None:
         return None
 
-    def search_share(self, share: SearchShare) -> Coroutine[Any, Any, SearchShareReply]:
+    def search_share(self, share: SearchShare) -> asyncio.Future[SearchShareReply]:
         request = pb.SearchShareRequest(share=_share_message(share), request=search_message(share.request))
-        return _searched(self._peer.ask(SEARCH_SHARE, request.SerializeToString(), share.request.deadline))
+        return self._peer.ask(SEARCH_SHARE, request.SerializeToString(), share.request.deadline, _search_reply)
 
-    def query_share(self, share: QueryShare) -> Coroutine[Any, Any, QueryReply]:
+    def query_share(self, share: QueryShare) -> asyncio.Future[QueryReply]:
         request = pb.QueryShareRequest(share=_share_message(share), request=query_message(share.request))
-        return _queried(self._peer.ask(QUERY_SHARE, request.SerializeToString(), share.request.deadline))
+        return self._peer.ask(QUERY_SHARE, request.SerializeToString(), share.request.deadline, read_query_reply)
 
 
-async def _searched(answer: Awaitable[bytes]) -> SearchShareReply:
-    reply = pb.SearchShareReply.FromString(await answer)
+def _search_reply(data: bytes) -> SearchShareReply:
+    reply = pb.SearchShareReply.FromString(data)
     return SearchShareReply(search_reply(reply.reply), from_bytes(reply.places, "<i4"))
-
-
-async def _queried(answer: Awaitable[bytes]) -> QueryReply:
-    return query_reply(pb.QueryReply.FromString(await answer))
 
 
 def worker_handlers(worker: Worker) -> Handlers:

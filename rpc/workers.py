@@ -10,9 +10,9 @@ What a worker holds for a leader lives in a session: it ends when the leader ope
 is silent for ``SESSION_TTL_S``. Nothing of it is stored.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -144,7 +144,7 @@ class SearchShareReply:
 
 class Worker(Protocol):
     """Implemented by every query node. All raise ``NotHeld`` for a session or segment that is not
-    there (any more), and ``Unavailable`` when the node is lost."""
+    there (any more), and ``Unavailable`` when the node is lost; shares of a read ``Timeout`` at its deadline."""
 
     async def forward(self, message: Forward) -> Room:
         """Applied when it returns; tells how much the node can still hold."""
@@ -160,12 +160,12 @@ class Worker(Protocol):
         says None."""
         ...
 
-    def search_share(self, share: SearchShare) -> Coroutine[Any, Any, SearchShareReply]:
+    def search_share(self, share: SearchShare) -> Awaitable[SearchShareReply]:
         """A node at the other end of a connection is on its way to know when this returns: what the caller does
         meanwhile, both do at the same time."""
         ...
 
-    def query_share(self, share: QueryShare) -> Coroutine[Any, Any, QueryReply]:
+    def query_share(self, share: QueryShare) -> Awaitable[QueryReply]:
         """The matching rows in key order, at most ``limit``. The rest as ``search_share``."""
         ...
 

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from core.errors import CollectionNotLoaded, RateLimited, SheafError, Timeout, TooLarge, Unavailable
+from core.errors import CollectionNotLoaded, Corrupted, RateLimited, SheafError, Timeout, TooLarge, Unavailable
 from rpc import answering, batching
 from rpc.channel import LINE, Peer
 from rpc.pb.call_pb2 import Answer, Answers, Asks, Error
@@ -72,9 +72,9 @@ async def other_end() -> AsyncIterator[tuple[OtherEnd, Peer]]:
 
 async def test_requests_that_come_together_share_a_message() -> None:
     async with other_end() as (end, peer):
-        first = asyncio.ensure_future(peer.ask(ECHO, b"0", later()))
+        first = asyncio.ensure_future(peer.ask(ECHO, b"0", later(), bytes))
         await end.until(1)
-        waiting = [asyncio.ensure_future(peer.ask(ECHO, b"%d" % n, later())) for n in range(1, 21)]
+        waiting = [asyncio.ensure_future(peer.ask(ECHO, b"%d" % n, later(), bytes)) for n in range(1, 21)]
         asks = await end.until(21)
         assert [len(m.asks) for m in end.messages] == [1, 20], "an idle line sends at once; the rest went as one"
         assert [ask.request for ask in asks] == [b"%d" % n for n in range(21)]
@@ -94,26 +94,26 @@ async def test_requests_that_come_together_share_a_message() -> None:
 async def test_a_message_has_a_bound_and_large_requests_go_alone() -> None:
     async with connected({ECHO: echo}) as (_, real), other_end() as (end, peer):
         third = b"x" * (batching.MESSAGE_BYTES // 3)
-        waiting = [asyncio.ensure_future(peer.ask(ECHO, third, later())) for _ in range(10)]
+        waiting = [asyncio.ensure_future(peer.ask(ECHO, third, later(), bytes)) for _ in range(10)]
         await end.until(10)
         assert max(len(m.asks) for m in end.messages) <= 3
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
         with pytest.raises(SheafError, match="UNIMPLEMENTED"):
-            await peer.ask(ECHO, b"x" * (batching.MESSAGE_BYTES + 1), later())
+            await peer.ask(ECHO, b"x" * (batching.MESSAGE_BYTES + 1), later(), bytes)
         large = b"x" * (8 * batching.MESSAGE_BYTES)
-        assert await real.ask(ECHO, large, later()) == large
+        assert await real.ask(ECHO, large, later(), bytes) == large
 
 
 async def test_who_gives_up_is_told_to_the_other_end() -> None:
     async with other_end() as (end, peer):
-        kept = asyncio.ensure_future(peer.ask(ECHO, b"kept", later()))
-        left = asyncio.ensure_future(peer.ask(ECHO, b"left", later()))
+        kept = asyncio.ensure_future(peer.ask(ECHO, b"kept", later(), bytes))
+        left = asyncio.ensure_future(peer.ask(ECHO, b"left", later(), bytes))
         asks = await end.until(2)
         left.cancel()
         with pytest.raises(Timeout, match=peer.address):
-            await peer.ask(ECHO, b"late", later(0.1))
+            await peer.ask(ECHO, b"late", later(0.1), bytes)
         late = (await end.until(3))[2]
         async with asyncio.timeout(5):
             while {id for m in end.messages for id in m.cancelled} < {asks[1].id, late.id}:
@@ -124,13 +124,35 @@ async def test_who_gives_up_is_told_to_the_other_end() -> None:
         assert await kept == b"!"
 
 
+async def test_who_gives_up_at_once_asks_nobody() -> None:
+    async with other_end() as (end, peer):
+        left = peer.ask(ECHO, b"left", later(), bytes)
+        left.cancel()
+        kept = peer.ask(ECHO, b"kept", later(), bytes)
+        assert [ask.request for ask in await end.until(1)] == [b"kept"]
+        end.answers.put_nowait(Answers(answers=[Answer(id=ask.id, reply=b"!") for ask in await end.until(1)]))
+        assert await kept == b"!"
+        assert not any(message.cancelled for message in end.messages)
+
+
+async def test_an_answer_that_cannot_be_read_is_an_error_of_its_request_alone() -> None:
+    def unreadable(_data: bytes) -> bytes:
+        raise Corrupted("reply", "unreadable")
+
+    async with connected({ECHO: echo}) as (_, peer):
+        bad, good = peer.ask(ECHO, b"1", later(), unreadable), peer.ask(ECHO, b"2", later(), bytes)
+        with pytest.raises(Corrupted, match="unreadable"):
+            await bad
+        assert await good == b"2"
+
+
 async def test_too_many_waiting_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "WAITING_MAX", 3)
     async with other_end() as (_, peer):
-        waiting = [asyncio.ensure_future(peer.ask(ECHO, b"", later())) for _ in range(3)]
+        waiting = [asyncio.ensure_future(peer.ask(ECHO, b"", later(), bytes)) for _ in range(3)]
         await asyncio.sleep(0)
         with pytest.raises(RateLimited):
-            await peer.ask(ECHO, b"", later())
+            await peer.ask(ECHO, b"", later(), bytes)
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
@@ -139,12 +161,12 @@ async def test_too_many_waiting_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
 async def test_an_answer_that_is_none_fails_the_line_and_not_the_process() -> None:
     async with other_end() as (end, peer):
         end.answers.put_nowait(Answers(answers=[Answer(id=99, reply=b"nobody asked")]))
-        task = asyncio.ensure_future(peer.ask(ECHO, b"", later()))
+        task = asyncio.ensure_future(peer.ask(ECHO, b"", later(), bytes))
         await end.until(1)
         end.answers.put_nowait(_Bytes(b"\xff\xff"))  # type: ignore[arg-type]  # stands in for a message
         with pytest.raises(Unavailable, match="not an answer"):
             await task
-        again = asyncio.ensure_future(peer.ask(ECHO, b"again", later()))
+        again = asyncio.ensure_future(peer.ask(ECHO, b"again", later(), bytes))
         ask = (await end.until(2))[1]
         end.answers.put_nowait(Answers(answers=[Answer(id=ask.id, reply=b"fine")]))
         assert await again == b"fine"
@@ -207,7 +229,7 @@ async def test_draining_finishes_what_was_taken_and_loses_nothing() -> None:
         nonlocal answered, refused
         while True:
             try:
-                assert await peer.ask(ECHO, b"x", later()) == b"x"
+                assert await peer.ask(ECHO, b"x", later(), bytes) == b"x"
                 answered += 1
             except Unavailable:
                 assert draining
@@ -217,7 +239,7 @@ async def test_draining_finishes_what_was_taken_and_loses_nothing() -> None:
     async with connected({ECHO: slowly}) as (server, peer):
         callers = [asyncio.create_task(caller(peer)) for _ in range(20)]
         await asyncio.sleep(0.1)
-        long = asyncio.ensure_future(peer.ask(ECHO, b"long", later()))
+        long = asyncio.ensure_future(peer.ask(ECHO, b"long", later(), bytes))
         await taken.wait()
         draining = True
         started = time.monotonic()
@@ -235,8 +257,8 @@ async def test_closing_waits_for_what_runs_within_its_grace() -> None:
         return data
 
     async with connected({ECHO: slowly}) as (_, peer):
-        short = asyncio.ensure_future(peer.ask(ECHO, b"0.2", later()))
-        long = asyncio.ensure_future(peer.ask(ECHO, b"60", later(60)))
+        short = asyncio.ensure_future(peer.ask(ECHO, b"0.2", later(), bytes))
+        long = asyncio.ensure_future(peer.ask(ECHO, b"60", later(60), bytes))
         await asyncio.sleep(0.05)
         started = time.monotonic()
         await peer.close(0.5)
@@ -254,7 +276,7 @@ async def test_too_large_an_answer_is_an_error_of_its_request_alone(monkeypatch:
 
     async with connected({ECHO: times}) as (_, peer):
         results = await asyncio.gather(
-            *(peer.ask(ECHO, b"%d" % size, later()) for size in (10, 2000, 1000)), return_exceptions=True
+            *(peer.ask(ECHO, b"%d" % size, later(), bytes) for size in (10, 2000, 1000)), return_exceptions=True
         )
     assert results[0] == b"x" * 10
     assert isinstance(results[1], TooLarge)
@@ -267,4 +289,4 @@ async def test_thousands_of_requests_at_once() -> None:
 
     async with connected({ECHO: at_once}) as (_, peer):
         payloads = [b"%d" % n for n in range(5000)]
-        assert await asyncio.gather(*(peer.ask(ECHO, p, later()) for p in payloads)) == payloads
+        assert await asyncio.gather(*(peer.ask(ECHO, p, later(), bytes) for p in payloads)) == payloads
