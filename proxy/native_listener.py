@@ -136,10 +136,9 @@ class NativeListener:
         while (events := self._next()) is not None:
             self._taking = True  # before ``_stopping`` is looked at
             calls: dict[Method, list[tuple[int, Arrival]]] = {}
-            for kind, id, number, data, _, details in events:
-                if kind == EVENT_CANCEL:
-                    self._on_loop(self._cancel, id)
-                elif data is None or details is None or self._stopping or self._refused(id, data):
+            left = {event[1] for event in events if event[0] == EVENT_CANCEL}
+            for _, id, number, data, _, details in events:
+                if data is None or details is None or id in left or self._stopping or self._refused(id, data):
                     continue
                 elif number == self._health_check:
                     self._check_health(id, data)
@@ -147,6 +146,8 @@ class NativeListener:
                     calls.setdefault(self._methods[number], []).append((id, (data, details[0], details[2])))
             for method, arrived in calls.items():
                 self._answer_or_begin(method, arrived)
+            for id in left:
+                self._on_loop(self._cancel, id)
             self._answered = time.monotonic()
             self._taking = False
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -168,15 +168,6 @@ class Server(Served):
 
     def _log_files(self) -> Sequence[Path]:
         return [self.logs]
-
-
-def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = 30.0) -> Any:
-    """The first true value of ``condition``; fails after the deadline, naming what it waited for."""
-    end = time.monotonic() + deadline_s
-    while not (value := condition()):
-        assert time.monotonic() < end, f"waited {deadline_s} s for {what}"
-        time.sleep(0.05)
-    return value
 
 
 @atexit.register

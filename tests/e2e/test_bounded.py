@@ -12,7 +12,8 @@ import pytest
 from pymilvus import DataType
 
 from tests.e2e.tables import ID, count, create, vector_field
-from tests.server import TINY, Server, wait_until
+from tests.server import TINY, Server
+from tests.waiting import wait_until
 
 UPSERTS = int(os.environ.get("SHEAFDB_UPSERTS", "200000"))
 KEYS, BATCH, DIM = 10_000, 1000, 16

@@ -17,7 +17,8 @@ from pymilvus import MilvusException
 
 from tests.e2e.ledger import ONCE, Ledger, Writer, check, check_search, create_table
 from tests.e2e.tables import count
-from tests.server import TINY, Server, StartFailed, wait_until
+from tests.server import TINY, Server, StartFailed
+from tests.waiting import wait_until
 
 Launch = Callable[..., Server]
 DAMAGES = int(os.environ.get("SHEAFDB_DAMAGES", "4"))

@@ -10,7 +10,8 @@ import pytest
 from pymilvus import MilvusException
 
 from tests.e2e.ledger import ONCE, Ledger, Writer, check, create_table
-from tests.server import TINY, Server, wait_until
+from tests.server import TINY, Server
+from tests.waiting import wait_until
 
 DISK_MB = 24
 

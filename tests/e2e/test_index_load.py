@@ -4,7 +4,7 @@ import pytest
 from pymilvus import MilvusClient, MilvusException
 
 from tests.e2e.tables import ID, create, ids, vector_field, vectors
-from tests.server import wait_until
+from tests.waiting import wait_until
 
 HNSW = {"index_type": "HNSW", "metric_type": "L2", "params": {"M": 16, "efConstruction": 80}}
 

@@ -12,7 +12,8 @@ from pymilvus import DataType, MilvusClient
 
 from tests.e2e.ledger import Ledger, Writer, create_table, vectors_of
 from tests.e2e.tables import ID, count, create, vector_field
-from tests.server import TINY, Server, wait_until
+from tests.server import TINY, Server
+from tests.waiting import wait_until
 
 QUIET = TINY | {"data_node.compact_interval_s": 3600}
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from sheafdb import __version__
-from tests.server import Server, StartFailed, wait_until
+from tests.server import Server, StartFailed
+from tests.waiting import wait_until
 
 READY = re.compile(
     rf"SheafDB {re.escape(__version__)} standalone is ready: http://127\.0\.0\.1:(\d+) "

@@ -6,7 +6,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Self
 
@@ -19,6 +19,7 @@ from rpc.channel import Peer
 from rpc.query_node import RemoteQueryNode
 from sheafdb.cluster import Cluster, Endpoints, Size
 from sheafdb.servers import Etcd, Kafka, Minio
+from tests.waiting import wait_until
 
 DIM = 32
 EACH, SEGMENTS = 250, 24
@@ -124,13 +125,6 @@ class Reader:
             client.close()
 
 
-def until(holds: Callable[[], object], what: str, timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}"
-        time.sleep(0.1)
-
-
 async def holders(cluster: Cluster) -> dict[NodeId, frozenset[SegmentId]]:
     """The segments that each node but the leader holds, as the leader says."""
     found: dict[NodeId, frozenset[SegmentId]] = {}
@@ -173,7 +167,7 @@ async def test_a_collection_no_query_node_could_load_alone(cluster: Cluster) -> 
     assert "query_node.memory_bytes" in said
 
     await cluster.add("querynode").start_again()
-    await asyncio.to_thread(until, lambda: loaded(client), "the third query node to make it loadable")
+    await asyncio.to_thread(wait_until, lambda: loaded(client), "the third query node to make it loadable")
     await asyncio.to_thread(check, client, every)
     three = await settled(cluster, 2)
     assert all(len(held) * SEGMENT_BYTES <= MEMORY for held in three.values())
@@ -192,7 +186,7 @@ async def test_a_collection_no_query_node_could_load_alone(cluster: Cluster) -> 
         lost = next(p for p in cluster.of("querynode") if p.name == new)
         lost.kill()
         left = await settled(cluster, 2)
-        await asyncio.to_thread(until, lambda: works(client, every), "the lost share to be served again")
+        await asyncio.to_thread(wait_until, lambda: works(client, every), "the lost share to be served again")
     assert new not in left
     assert {e.code for e in reader.failed} <= {2}, reader.failed
     await lost.start_again()

@@ -3,10 +3,9 @@
 import asyncio
 import json
 import sys
-import time
 import uuid
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from sheafdb.servers import Etcd, free_port
 from sheafdb.servers.child import Child
 from sheafdb.servers.process import HOST, http
 from storage.meta.port import Event, MetaStore, Put
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 TLS = ROOT / "tests" / "tls"
@@ -28,16 +28,6 @@ def settings_of(*servers: Etcd | str, **changes: object) -> EtcdSettings:
     addresses = ",".join(s if isinstance(s, str) else s.address for s in servers)
     given = {"endpoints": addresses, "prefix": f"test-{uuid.uuid4()}"} | changes
     return EtcdSettings(**given)  # type: ignore[arg-type]  # values of tests
-
-
-async def until(true: Callable[[], Awaitable[object] | object], what: str, patience_s: float = PATIENCE_S) -> None:
-    end = time.monotonic() + patience_s
-    while True:
-        found = true()
-        if await found if isinstance(found, Awaitable) else found:
-            return
-        assert time.monotonic() < end, f"waited {patience_s} s for {what}"
-        await asyncio.sleep(0.02)
 
 
 async def gateway(server: Etcd, path: str, **body: object) -> dict:

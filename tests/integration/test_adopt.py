@@ -17,7 +17,8 @@ from core.ids import Position
 from sheafdb.cluster import Cluster, Endpoints, Size
 from sheafdb.servers import Etcd, Kafka, Minio
 from tests.on_kafka import A, B, collect, kafka_settings, opened
-from tests.server import TINY, Server, wait_until
+from tests.server import TINY, Server
+from tests.waiting import wait_until
 
 ONE_EACH = Size(proxy=1, querynode=1, datanode=1, indexnode=1, coordinator=1)
 REFUSED = 3

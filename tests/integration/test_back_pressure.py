@@ -22,7 +22,8 @@ from tests.integration.proxy_house import House
 from tests.integration.proxy_tables import DIM, quick
 from tests.integration.querynode_rig import Rig as QueryNodeRig
 from tests.integration.querynode_rig import collection
-from tests.simulation.rig import NODE, QUIET, Rig, until
+from tests.simulation.rig import NODE, QUIET, Rig
+from tests.waiting import until
 
 SMALL = 200_000
 """Memory for growing rows that a thousand of them fill."""

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from pymilvus import MilvusClient
 
-from tests.server import wait_until
+from tests.waiting import wait_until
 
 SMALL = ("--proxies", "2", "--query-nodes", "1", "--data-nodes", "1", "--index-nodes", "1", "--coordinators", "1")
 START_DEADLINE_S = 120.0

@@ -7,7 +7,6 @@ import random
 import signal
 import sys
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from core.errors import ObjectNotFound, StartRefused, Unavailable
 from core.settings import CacheSettings
 from storage.objects.cache import ORPHAN_AGE_S, DiskCache
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 SIZE = 100_000
@@ -64,12 +64,6 @@ class Object:
 @pytest.fixture
 def origin() -> Origin:
     return Origin()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # noqa: ASYNC110  # the condition is a folder's content
-            await asyncio.sleep(0.001)
 
 
 def files(folder: Path) -> list[Path]:

@@ -27,9 +27,9 @@ from tests.integration.etcd_rig import (
     FastTokens,
     Writer,
     settings_of,
-    until,
     with_password,
 )
+from tests.waiting import until
 
 PEM, KEY = str(TLS / "localhost.pem"), str(TLS / "localhost.key")
 

@@ -12,7 +12,8 @@ from sheafdb.servers import Etcd, Toxiproxy
 from storage.meta.etcd import EtcdMeta
 from storage.meta.mirror import Mirror
 from storage.meta.port import Delete, Put
-from tests.integration.etcd_rig import Diary, EtcdWithOptions, Writer, compact, settings_of, until
+from tests.integration.etcd_rig import Diary, EtcdWithOptions, Writer, compact, settings_of
+from tests.waiting import until
 
 NOTICED_S = 6.0
 """A silent member is left within a pulse and its time-out (3 s), and another found."""

@@ -5,7 +5,7 @@ import asyncio
 import logging
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from storage.log.kafka import KafkaLog
 from storage.log.port import LogRecord
 from storage.record import UPSERT, Record, encode
 from tests.on_kafka import LOG, PATIENCE_S, A, B, administrator, collect, kafka_settings, opened
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -63,14 +64,6 @@ class Mortal:
         return cls(await Kafka.start(folder, detours={port: detour.address}), detour)
 
 
-async def until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline, f"waited for {what}"
-        await asyncio.sleep(0.005)
-
-
-# --- the broker dies ---------------------------------------------------------------------------
 class Writer:
     """Appends numbered records one call after another; notes what became of each."""
 

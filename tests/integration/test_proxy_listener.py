@@ -25,6 +25,7 @@ from proxy.service import Proxy
 from sheafdb.supervision import SCAN_INTERVAL_S, Supervisor
 from storage.catalog import Catalog
 from tests.fakes import FakeCoordinator, FakeLog, FakeMeta, FakeNodes, FakeQueryNode
+from tests.waiting import until
 
 LISTENERS = ["native", "grpc"]
 TLS = Path(__file__).parents[1] / "tls"
@@ -97,6 +98,50 @@ async def test_a_client_that_leaves_ends_its_request(proxy: Proxy, kind: str) ->
     await entered.wait()
     calls.cancel()
     await asyncio.wait_for(ended.wait(), 10)
+    await listener.stop(0)
+
+
+async def test_calls_whose_clients_leave_before_they_are_taken_are_not_begun(proxy: Proxy) -> None:
+    running, taken, take = 0, threading.Event(), threading.Event()
+
+    def prompt(calls: Sequence[Call]) -> Sequence[None]:
+        taken.set()
+        take.wait(30)
+        return [None] * len(calls)
+
+    async def endless(_request: Any, _call: Any) -> Any:
+        nonlocal running
+        running += 1
+        try:
+            await asyncio.sleep(60)
+        finally:
+            running -= 1
+
+    method = methods({"GetVersion": endless}, Settings().proxy, {"GetVersion": prompt})["GetVersion"]
+    proxy.methods.update(GetVersion=method)
+    listener = await serve(proxy, ServerSettings(port=0, listener="native"))
+    with grpc.insecure_channel(f"127.0.0.1:{listener.port}") as channel:
+        stub: Any = milvus_pb2_grpc.MilvusServiceStub(channel)
+
+        def ask() -> Any:
+            return stub.GetVersion.future(milvus_pb2.GetVersionRequest(), timeout=30)
+
+        kept = ask()
+        assert await asyncio.to_thread(taken.wait, 10)
+        # All of these come while the listener is busy, so it takes calls and their ends at the same time.
+        left = [ask() for _ in range(20)]
+        await asyncio.sleep(0.2)
+        for call in left:
+            call.cancel()
+        await asyncio.sleep(0.2)
+        take.set()
+        last = ask()
+        await until(lambda: running == 2, "the calls of those that stay")
+        await asyncio.sleep(0.1)
+        assert running == 2
+        kept.cancel()
+        last.cancel()
+        await until(lambda: running == 0, "all to end")
     await listener.stop(0)
 
 

@@ -16,7 +16,8 @@ from querynode.service import QueryNodeService
 from rpc.reads import ShardPhase
 from tests.integration.querynode_rig import DIM, NODE, PARTITIONS, collection
 from tests.integration.spread_rig import ALONE, WORKERS, SpreadRig
-from tests.integration.test_querynode_spread import QUERIES, rows, until
+from tests.integration.test_querynode_spread import QUERIES, rows
+from tests.waiting import until
 
 EACH = 20
 SEGMENT = EACH * (24 + 4 * DIM)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from rpc.workers import SESSION_TTL_S
 from tests.integration.querynode_rig import NODE, PARTITIONS, collection, vector
 from tests.integration.spread_rig import WORKERS, SpreadRig
 from tests.integration.test_querynode_machine import Machine
+from tests.waiting import until
 
 SETTINGS = QueryNodeSettings(spread_bytes=0)
 
@@ -35,13 +36,6 @@ async def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     rig = await SpreadRig.open(tmp_path, collection(), SETTINGS)
     yield rig
     await rig.close()
-
-
-async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    deadline = time.monotonic() + 10
-    while not await holds():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.005)
 
 
 def rows(*numbers: int) -> list[tuple[int, int]]:

@@ -31,6 +31,7 @@ from storage.membership import Membership
 from storage.meta.port import Delete, Put
 from storage.meta.sqlite import SqliteMeta
 from tests.integration.rpc_rig import REPLY, FakeNode, search
+from tests.waiting import until
 
 SHARD = ShardId(CollectionId(7), 1)
 HANDLERS: dict[str, Callable[[Any], Any]] = {
@@ -39,13 +40,6 @@ HANDLERS: dict[str, Callable[[Any], Any]] = {
     "indexnode": index_node_handlers,
     "querynode": lambda node: {**query_node_handlers(node), **worker_handlers(node)},
 }
-
-
-async def until(true: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 5
-    while not true():
-        assert time.monotonic() < deadline, what
-        await asyncio.sleep(0.005)
 
 
 class Cluster:

@@ -21,6 +21,7 @@ from storage.catalog import Catalog
 from storage.membership import Membership
 from storage.meta.port import Delete, Put
 from tests.simulation.rig import COORDINATOR, QUIET, Rig
+from tests.waiting import until
 
 Q1, Q2, Q3 = (NodeId(f"q{n}") for n in (1, 2, 3))
 
@@ -111,13 +112,6 @@ class Cluster:
                 await asyncio.sleep(0.001)
         except asyncio.CancelledError:
             return done
-
-
-async def until(true: Callable[[], Awaitable[bool]], what: str) -> None:
-    deadline = time.monotonic() + 20
-    while not await true():
-        assert time.monotonic() < deadline, f"waited for {what}"
-        await asyncio.sleep(0.01)
 
 
 async def stop(reads: asyncio.Task[int]) -> int:

@@ -4,7 +4,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from storage.objects.cache import DiskCache
 from storage.objects.s3 import S3Objects
 from storage.objects.s3_bucket import Bucket
 from tests.s3_settings import s3_settings
+from tests.waiting import until
 
 MB = 1024 * 1024
 PART = 5 * MB
@@ -55,12 +56,6 @@ async def own_minio(tmp_path: Path) -> AsyncIterator[Minio]:
     server = await Minio.start(tmp_path / "minio")
     yield server
     server.kill()
-
-
-async def until(condition: Callable[[], Awaitable[Any]]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not await condition():  # noqa: ASYNC110  # the condition is a server's state
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("origin", ["memory", "file"])

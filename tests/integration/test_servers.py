@@ -21,7 +21,7 @@ from sheafdb.servers import Etcd, Kafka, Minio, Toxiproxy, free_port, install
 from sheafdb.servers.child import Child
 from sheafdb.servers.process import http
 from sheafdb.servers.recipes import RECIPES, Recipe, Run
-from tests.server import wait_until
+from tests.waiting import wait_until
 
 TOPIC = "kept"
 

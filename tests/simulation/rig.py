@@ -4,9 +4,7 @@
 checkpoint on, put together by the plain rules of the design and nothing else.
 """
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -271,11 +269,3 @@ def apply(state: dict[Any, int], entry: record.Record, partitions: frozenset[Any
         state.pop(pk, None)
     if entry.kind != record.DELETE and entry.partition in partitions:
         state |= zip(pks, entry.batch.column("n").to_pylist(), strict=True)
-
-
-async def until(true: Callable[[], Awaitable[object]], what: str, timeout_s: float = 10.0) -> None:
-    """Waits until something holds; fails naming it."""
-    deadline = time.monotonic() + timeout_s
-    while not await true():
-        assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}"
-        await asyncio.sleep(0.01)

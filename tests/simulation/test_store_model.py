@@ -18,7 +18,8 @@ from core.failpoints import InjectedFailure, arm
 from core.ids import ShardId
 from core.schema import Schema
 from rpc.roles import CreateIndex, CreatePartition, DropPartition
-from tests.simulation.rig import DATA_NODE, SCHEMA, STRING_SCHEMA, Rig, until
+from tests.simulation.rig import DATA_NODE, SCHEMA, STRING_SCHEMA, Rig
+from tests.waiting import until
 
 GIVEN = int(os.environ.get("SHEAFDB_SIMULATION_SEED", "0"))
 SEEDS = [GIVEN] if GIVEN else [random.SystemRandom().randrange(1, 2**32) for _ in range(3)]

@@ -1,8 +1,7 @@
 """Leadership while the metadata store answers late, wrong or not at all."""
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from storage import keys
 from storage.faults import Action, Fault, FaultPlan, FaultyMeta
 from storage.meta.port import MetaStore, Put
 from storage.meta.sqlite import SqliteMeta
+from tests.waiting import until
 
 PATIENCE_S = 20
 
@@ -37,12 +37,6 @@ class Candidate:
 
     async def _lost(self) -> None:
         self.history.append("lost")
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not true():  # noqa: ASYNC110, a list is all there is to watch
-            await asyncio.sleep(0.01)
 
 
 async def test_a_standby_follows_a_leader_that_leaves_at_once(meta: SqliteMeta):

@@ -24,7 +24,8 @@ from storage.manifests import Authority, commit_manifest
 from storage.membership import Membership
 from storage.meta.port import Delete, Event, MetaStore, Put
 from tests.fakes import led_by
-from tests.simulation.rig import COORDINATOR, QUIET, SCHEMA, FakeIndexNode, FakeNodes, Rig, until
+from tests.simulation.rig import COORDINATOR, QUIET, SCHEMA, FakeIndexNode, FakeNodes, Rig
+from tests.waiting import until
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ from storage import keys, record
 from storage.embedded import open_store
 from storage.log.sqlite import SqliteLog
 from storage.meta.port import Delete, Put
-from tests.simulation.rig import DATA_NODE, NODE, QUIET, STRING_SCHEMA, Rig, until
+from tests.simulation.rig import DATA_NODE, NODE, QUIET, STRING_SCHEMA, Rig
+from tests.waiting import until
 
 
 @pytest.fixture

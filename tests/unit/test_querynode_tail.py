@@ -1,8 +1,7 @@
 """Tails of channels over a log in memory: joining, catching up, being overtaken by a trim, failing."""
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 import pyarrow as pa
 import pytest
@@ -16,6 +15,7 @@ from querynode.channel_tail import ChannelTails
 from querynode.shard import ShardState
 from storage.log.port import LogRecord
 from storage.record import BARRIER, UPSERT, Record, encode
+from tests.waiting import until
 
 SCHEMA = Schema((Field(FieldId(100), "id", DataType.INT64, primary=True),))
 PARTITION = PartitionId(1)
@@ -72,13 +72,6 @@ def shard(collection: int) -> ShardState:
 def keys(state: ShardState) -> list[int]:
     parts = state.view.parts((PARTITION,))
     return sorted(k for data, _ in parts for k in data.column("id").to_pylist())
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
-    while not holds():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.001)
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from querynode.channel_tail import ChannelTails
 from querynode.shard import ShardState
 from storage import keys
 from storage.meta.port import Item, MetaStore
-from tests.simulation.rig import NODE, QUIET, Rig, until
+from tests.simulation.rig import NODE, QUIET, Rig
+from tests.waiting import until
 
 PATIENCE_S = 20
 
