@@ -15,7 +15,7 @@ from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc
 from tests.e2e.wire import METHODS, TABLE, answer_to_bytes, insert, json_column, search, text_column
 from tests.served import Served
 
-FUZZ_S = float(os.environ.get("SHEAFDB_FUZZ_S", "15"))
+FUZZ_S = float(os.environ.get("SHEAFDB_FUZZ_S", "8"))
 SEED = int(os.environ.get("SHEAFDB_FUZZ_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
 
 

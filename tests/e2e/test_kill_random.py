@@ -17,7 +17,7 @@ from pymilvus.grpc_gen import milvus_pb2
 from tests.e2e.ledger import Ledger, Writer, check, create_table
 from tests.server import TINY, Server
 
-KILLS = int(os.environ.get("SHEAFDB_KILLS", "20"))
+KILLS = int(os.environ.get("SHEAFDB_KILLS", "16"))
 WRITERS = 3
 KEYS = 1500
 

@@ -24,8 +24,8 @@ from tests.e2e.tables import create, vector_field
 from tests.served import Served
 from tests.server import TINY, Server
 
-EXAMPLES = int(os.environ.get("SHEAFDB_MODEL_EXAMPLES", "16"))
-CLUSTER_EXAMPLES = int(os.environ.get("SHEAFDB_MODEL_CLUSTER_EXAMPLES", "8"))
+EXAMPLES = int(os.environ.get("SHEAFDB_MODEL_EXAMPLES", "10"))
+CLUSTER_EXAMPLES = int(os.environ.get("SHEAFDB_MODEL_CLUSTER_EXAMPLES", "5"))
 STEPS = 40
 SETTINGS = TINY | {"data_node.segment_bytes": 8 * 1024}
 DIM = 4
