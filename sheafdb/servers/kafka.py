@@ -1,4 +1,4 @@
-"""Kafka as one process, broker and controller in one (KRaft)."""
+"""Kafka: a process is broker and controller in one (KRaft), alone or with others."""
 
 import asyncio
 import shutil
@@ -18,8 +18,8 @@ FORMAT_DEADLINE_S = 60.0
 JAVA = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
 PROPERTIES = """\
 process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@{host}:{controller}
+node.id={node}
+controller.quorum.voters={voters}
 listeners={listeners},CONTROLLER://{host}:{controller}
 advertised.listeners={advertised}
 controller.listener.names=CONTROLLER
@@ -42,26 +42,38 @@ log.segment.delete.delay.ms=1000
 # A killed broker may come back only once its old registration has run out: 9 s by default.
 broker.session.timeout.ms=2000
 broker.heartbeat.interval.ms=500
+# How long a follower waits for a leader that hangs before it follows another one, 30 s by default: until then
+# nothing is acknowledged by all in sync.
+replica.socket.timeout.ms=2000
 """
 
 
 class Kafka(LocalServer):
     """detours: further ports, each with the address its clients are told to use (that of a ``Detour`` in
-    front of it): Kafka's clients connect to what the broker names, not to what they were given."""
+    front of it): Kafka's clients connect to what the broker names, not to what they were given.
+    voters: the ports of the controllers of a cluster of several, by node; ``node`` is this one's. They answer
+    only once most of them run."""
 
     name = "kafka"
 
-    def __init__(self, folder: Path, port: int, detours: Mapping[int, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        detours: Mapping[int, str] | None = None,
+        node: int = 1,
+        voters: Mapping[int, int] | None = None,
+    ) -> None:
         super().__init__(folder, port)
         self._detours = dict(detours or {})
-        self._controller_port = free_port()
+        self._node, self._voters = node, voters or {node: free_port()}
 
     @classmethod
     async def start(cls, folder: Path, port: int = 0, detours: Mapping[int, str] | None = None) -> Self:
         return await cls(folder, port, detours)._up()
 
     def _ports(self) -> Sequence[int]:
-        return self.port, self._controller_port, *self._detours
+        return self.port, self._voters[self._node], *self._detours
 
     async def _prepare(self) -> None:
         data = self.folder / "data"
@@ -69,7 +81,9 @@ class Kafka(LocalServer):
         self._settings.write_text(
             PROPERTIES.format(
                 host=HOST,
-                controller=self._controller_port,
+                controller=self._voters[self._node],
+                node=self._node,
+                voters=",".join(f"{node}@{HOST}:{port}" for node, port in self._voters.items()),
                 listeners=",".join(f"{n}://{HOST}:{p}" for p, n in {self.port: "MAIN", **names}.items()),
                 advertised=",".join(
                     [f"MAIN://{self.address}", *(f"{names[p]}://{address}" for p, address in self._detours.items())]

@@ -105,6 +105,7 @@ class Access:
     def answered(self, channel: Channel | None) -> None:
         """Notes that a request succeeded."""
         since_s = self._away.pop(channel, None)
+        self._away.pop(None, None)  # whoever answers about a channel answers
         if since_s is not None and not self._away and self._said:
             self._said = False
             log.info("kafka is available again", servers=self.servers, away_s=round(time.monotonic() - since_s, 1))

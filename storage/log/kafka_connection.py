@@ -84,7 +84,10 @@ class Brokers:
     def _connection(self, node: int) -> asyncio.Task[AIOKafkaConnection]:
         self._check_open()
         known = self._connections.get(node)
-        if known is None or (_established(known) and not known.result().connected()):
+        if known is not None and _established(known) and not known.result().connected():
+            self._hang_up(node, known)  # the other end has; ours is open still
+            known = None
+        if known is None:
             address = self._directory.address(node)
             known = asyncio.create_task(self.access.connect(*address), name=f"connecting to kafka broker {node}")
             # Everyone who asked may be gone by the time it fails.

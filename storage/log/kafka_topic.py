@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -20,8 +21,8 @@ from aiokafka.errors import (
 )
 
 from core.errors import StartRefused, Unavailable
-from storage.log.kafka_access import Access
-from storage.log.kafka_connection import Pauses
+from storage.log.kafka_access import Access, Again
+from storage.log.kafka_connection import Pauses, retried
 
 UNLIMITED = "-1"
 
@@ -59,9 +60,8 @@ async def ensure(access: Access, topics: list[Topic]) -> None:
     try:
         async with asyncio.timeout(3 * access.request_timeout_s), _admin(access) as admin:
             for topic in topics:
-                if await _described(admin, topic.name) is None:
-                    await _create(admin, topic)
-                await _check(admin, topic, access.servers)
+                what = f"kafka to prepare topic {topic.name}"
+                await retried(partial(_prepare, admin, topic, access.servers), 2 * access.request_timeout_s, what)
     except KafkaError as e:
         raise Unavailable(f"kafka at {access.servers} can't prepare its topics: {e}") from e
     except TimeoutError:
@@ -77,6 +77,14 @@ async def _admin(access: Access):
         yield admin
     finally:
         await admin.close()
+
+
+async def _prepare(admin: AIOKafkaAdminClient, topic: Topic, servers: str) -> None:
+    """Makes or checks it. Raises ``Again`` while a broker that is asked has not heard of it: they learn of a new
+    topic one after the other."""
+    if await _described(admin, topic.name) is None:
+        await _create(admin, topic)
+    await _check(admin, topic, servers)
 
 
 async def _described(admin: AIOKafkaAdminClient, name: str) -> dict[str, Any] | None:
@@ -102,7 +110,7 @@ def _led(found: Mapping[str, Any] | None) -> bool:
 async def _check(admin: AIOKafkaAdminClient, topic: Topic, servers: str) -> None:
     found = await _described(admin, topic.name)
     if found is None:
-        raise Unavailable(f"kafka topic {topic.name} has just been deleted")
+        raise Again(f"a broker does not know kafka topic {topic.name}")
     copies = min(len(p["replicas"]) for p in found["partitions"])
     resource = ConfigResource(ConfigResourceType.TOPIC, topic.name)
     answers: list[Any] = await admin.describe_configs([resource])
@@ -116,7 +124,7 @@ async def _check(admin: AIOKafkaAdminClient, topic: Topic, servers: str) -> None
 def _verify(code: int, message: str | None, what: str) -> None:
     error = for_code(code)
     if error is not NoError:
-        raise (Unavailable if error.retriable else StartRefused)(f"kafka can't {what}: {message or error.__name__}")
+        raise (Again if error.retriable else StartRefused)(f"kafka can't {what}: {message or error.__name__}")
 
 
 def objections(topic: Topic, partitions: int, copies: int, configuration: Mapping[str, str]) -> list[str]:

@@ -129,6 +129,8 @@ class DefinitionsClient(Client):
 
     def _define(self, call: str, values: Mapping[Key, int | None], do: Do) -> Iterator[None]:
         """Until it is acknowledged; an attempt for each turn."""
+        if self._milvus is None:
+            yield  # what it looked at before met a fault; the next turn has a connection
         while (operation := self._write(call, values, do)).outcome is not Outcome.OK:
             time.sleep(RETRY_S)
             yield
