@@ -84,14 +84,15 @@ async def test_a_silent_member_is_left_for_another(etcd_server: Etcd, toxiproxy_
     await meta.close()
 
 
-async def test_a_cluster_loses_its_leader(tmp_path: Path):
+@pytest.mark.parametrize("how", ["kill", "pause"])
+async def test_a_cluster_loses_its_leader(tmp_path: Path, how: str):
     members = await EtcdMember.start_three(tmp_path)
     meta = await EtcdMeta.open(settings_of(*members))
     _, revision = await meta.list("w/")
     diary, writer = Diary(meta, "w/", revision), Writer(meta, "w/")
     await writer.more()
     (leader,) = [m for m in members if await m.leads()]
-    leader.kill()
+    getattr(leader, how)()
     await writer.more(50)
     last = await writer.close()
     await diary.until(last)
