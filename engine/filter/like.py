@@ -16,6 +16,8 @@ from engine.filter.kernels import pc
 
 ALTERNATIVES_MIN = 16
 """Patterns from which one regular expression beats one pass for each (measured on 100 to 100,000 short strings)."""
+ALTERNATIVE_LENGTH_MAX = 64
+"""Longer patterns have a pass of their own: compiling them costs more."""
 ALTERNATIVES_CHARACTERS = 16_384
 """Characters of such an expression: RE2 refuses to compile what would take more than 8 MB."""
 
@@ -85,14 +87,14 @@ def compile_pattern(text: str) -> Pattern:
 def any_of(patterns: list[Pattern]) -> Iterator[Pattern]:
     """Few patterns of which at least one matches just where one of these does.
 
-    Those with wildcards inside stay as they are: RE2 takes linear time for many of them, too, but the factor
-    grows with their number.
+    Long ones stay as they are, and those with wildcards inside: RE2 takes linear time for many of them, too, but
+    the factor grows with their number.
     """
-    plain = [p for p in patterns if p.kind != "regex"]
+    plain = [p for p in patterns if p.kind != "regex" and len(p.operand) <= ALTERNATIVE_LENGTH_MAX]
     if len(plain) < ALTERNATIVES_MIN:
         yield from patterns
         return
-    yield from (p for p in patterns if p.kind == "regex")
+    yield from (p for p in patterns if p.kind == "regex" or len(p.operand) > ALTERNATIVE_LENGTH_MAX)
     alternatives: list[str] = []
     characters = 0
     for regex in (p.regex for p in plain):

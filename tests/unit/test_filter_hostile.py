@@ -108,6 +108,11 @@ def test_a_huge_filter_is_refused_at_once(text: str, message: str | None) -> Non
         (" or ".join(f"s like '%{i}'" for i in range(10, 5_000)), 9_940),
         (" or ".join(f"s like '%{'x' * 40}{i}%'" for i in range(5_000)), 0),
         (" or ".join(f"s like '{i}_'" for i in range(100)), 990),
+        (
+            " or ".join([f"s like '{i}%'" for i in range(10, 30)] + [f"s like '%{'é' * 50_000}{i}'" for i in range(9)]),
+            2_220,
+        ),
+        (" or ".join(f"s like '%{'漢' * 1_000}{i}'" for i in range(500)), 0),
     ],
     ids=lambda value: value[:12] if isinstance(value, str) else "",
 )
