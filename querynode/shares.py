@@ -98,28 +98,22 @@ async def _ask(
         if remote.partition in request.partitions:
             shares.setdefault(remote.link, []).append(remote.id)
     asked = [(link, tuple(segments)) for link, segments in shares.items()]
-    calls: list[asyncio.Future[T]] = []
+    calls: dict[asyncio.Future[T], WorkerLink] = {}
     try:
         for link, segments in asked:
-            calls.append(link.begin(ask(link, segments)))
+            calls[link.begin(ask(link, segments))] = link
         await asyncio.sleep(0)  # they are on their way before this node does its own part
         own = await here
-        if len(calls) > 1:
-            await asyncio.wait(calls, return_when=asyncio.FIRST_EXCEPTION)
-        under_way = [(link, call) for (link, _), call in zip(asked, calls, strict=True)]
-        for link, call in under_way:
-            if _failed(call):  # before others are waited for
-                await link.result(call)
-        replies = [await link.result(call) for link, call in under_way]
+        under_way = set(calls)
+        while under_way:
+            done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+            for call in done:  # the first that fails ends it all; a lost worker's is cancelled
+                await calls[call].result(call)
     finally:
         here.close()
         for call in calls:
             call.cancel()
-    return own, [(segments, reply) for (_, segments), reply in zip(asked, replies, strict=True)]
-
-
-def _failed(call: asyncio.Future[Any]) -> bool:
-    return call.done() and (call.cancelled() or call.exception() is not None)
+    return own, [(segments, call.result()) for (_, segments), call in zip(asked, calls, strict=True)]
 
 
 def places(found: FoundRows, view: View) -> np.ndarray:

@@ -169,11 +169,9 @@ class _Stream:
         now, size = time.monotonic(), 0
         while self._unsent and (not size or size + len(self._unsent[0].request) <= MESSAGE_BYTES):
             ask = self._unsent.popleft()
-            if ask.id not in self._waiting:
-                continue
-            if self._waiting[ask.id][0].done():
-                # Whoever asked gave up in this turn of the event loop.
-                del self._waiting[ask.id]
+            answer, _ = self._waiting.get(ask.id, (None, None))
+            if answer is None or answer.done():
+                self._waiting.pop(ask.id, None)  # who gave up in this turn of the event loop is not settled yet
                 continue
             size += len(ask.request)
             message.asks.add(

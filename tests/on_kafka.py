@@ -83,6 +83,31 @@ async def progress(writers: Sequence[Writer]) -> None:
     await until(lambda: all(len(w.acknowledged) >= n for w, n in goals), "every writer to go on")
 
 
+@asynccontextmanager
+async def under_load(log: KafkaLog, writers: int, reading: KafkaLog) -> AsyncIterator[list[Writer]]:
+    """So many writers append to channel A while ``reading`` follows it; ends with a look at all of it."""
+    at_work, seen = [Writer(log, n) for n in range(writers)], []
+
+    async def tail() -> None:
+        async for batch in reading.read(A, Position(0)):
+            seen.extend(batch)
+
+    tailing = asyncio.create_task(tail())
+    tasks = [asyncio.create_task(w.run()) for w in at_work]
+    yield at_work
+    for writer in at_work:
+        writer.stopping = True
+    await asyncio.gather(*tasks)
+    [end] = await log.end([A])
+    kept = await collect(log, A, end)
+    await until(lambda: len(seen) >= len(kept), "the reader")
+    tailing.cancel()
+    await asyncio.gather(tailing, return_exceptions=True)
+    assert end == len(kept)
+    assert seen == kept, "the reader that lived through it has seen no gap and nothing twice"
+    check(at_work, kept)
+
+
 def check(writers: Sequence[Writer], kept: Sequence[LogRecord]) -> None:
     """Of all records of a channel, from its start on: what was acknowledged is there once, in order."""
     assert [r.position for r in kept] == list(range(len(kept))), "no hole"

@@ -119,7 +119,7 @@ def test_connections_survive_forty_idle_seconds(
         client.insert("idle", [{"id": 1, "vector": [1.0, 0, 0, 0]}])
         found = client.search("idle", [[1.0, 0, 0, 0]], consistency_level="Strong")
         assert [h["id"] for h in found[0]] == [1]
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 1
 
 
 def test_health(server: Served, client: MilvusClient) -> None:

@@ -33,8 +33,9 @@ class Line:
         self.silent = False
         self.slow_s = 0.0
         """How long a message of the stream is under way."""
-        self.answers_holds = asyncio.Event()
+        self.answers_holds, self.answers_reads = asyncio.Event(), asyncio.Event()
         self.answers_holds.set()
+        self.answers_reads.set()
         self.asked = 0
         """Shares of reads asked for."""
         self.at_once = 0
@@ -60,6 +61,7 @@ class Line:
 
     async def search_share(self, share: SearchShare) -> SearchShareReply:
         self.asked += 1
+        await self.answers_reads.wait()
         return await self._through(self._at_once_or_not, share)
 
     async def _at_once_or_not(self, share: SearchShare) -> SearchShareReply:
@@ -70,6 +72,7 @@ class Line:
 
     async def query_share(self, share: QueryShare) -> QueryReply:
         self.asked += 1
+        await self.answers_reads.wait()
         return await self._through(self.worker.query_share, share)
 
 

@@ -19,7 +19,6 @@ from tests.waiting import until
 ROOT = Path(__file__).parents[2]
 SIZE = 100_000
 GRACE_S = 0.0
-PATIENCE_S = 20.0
 
 
 def content(key: str, size: int = SIZE) -> bytes:

@@ -112,7 +112,7 @@ async def test_calls_on_a_stopped_etcd_end_in_time(tmp_path: Path):
         began = time.monotonic()
         with pytest.raises(Unavailable):
             await call
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - began < 1.5
     server.resume()
     await until(lambda: meta.list(""), "etcd to answer again")
     await meta.keep_alive(lease)
@@ -334,7 +334,7 @@ async def test_a_leader_that_leaves_is_followed_at_once(meta: EtcdMeta):
     began = time.monotonic()
     await one.close()
     await until(lambda: len(took) == 3, "a successor")
-    assert time.monotonic() - began < 1.5, "it waited for the lease of 2 s to end"
+    assert time.monotonic() - began < 0.5
     assert took[:2] == ["one", "not one"]
     await asyncio.gather(two.close(), three.close())
 

@@ -272,6 +272,18 @@ async def test_a_lost_worker_fails_reads_at_once_until_others_hold_its_share(rig
     assert len(await rig.rows()) == 121
 
 
+async def test_a_lost_worker_fails_a_read_that_another_one_still_works_on(rig: SpreadRig) -> None:
+    await fill(rig)
+    lost, busy = (rig.lines[worker] for worker in WORKERS)
+    busy.answers_reads.clear()
+    lost.silent = True
+    async with asyncio.timeout(5):
+        with pytest.raises(Unavailable, match="querynode-2 is lost"):
+            await super(SpreadRig, rig).query(count_only=True)
+    busy.answers_reads.set()
+    assert len(await rig.rows()) == 120
+
+
 async def test_a_worker_lets_go_of_a_silent_leader(rig: SpreadRig) -> None:
     await fill(rig)
     worker = rig.services[WORKERS[0]].worker

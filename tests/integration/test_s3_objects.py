@@ -26,7 +26,6 @@ from tests.waiting import until
 MB = 1024 * 1024
 PART = 5 * MB
 CACHE_BYTES = 512 * MB
-PATIENCE_S = 60.0
 
 
 def content(name: str) -> bytes:

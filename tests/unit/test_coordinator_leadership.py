@@ -15,8 +15,6 @@ from storage.meta.port import MetaStore, Put
 from storage.meta.sqlite import SqliteMeta
 from tests.waiting import until
 
-PATIENCE_S = 20
-
 
 @pytest.fixture
 async def meta(tmp_path: Path) -> AsyncIterator[SqliteMeta]:
