@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from core.ids import FieldId, PartitionId
 from core.schema import Field, Schema
 from engine.segment import estimate_cost
 from engine.vector.metric import Metric
-from querynode.best import Merged, best_of, best_of_runs
+from querynode.best import Best, Merged, best_of, best_of_runs
 from querynode.cache import ByteCache
 from querynode.gather import needs_reading, output_fields
 from querynode.grouping import search_groups
@@ -30,8 +31,6 @@ MASK_BYTES = 32 * 1024 * 1024
 """Filters' masks kept between reads."""
 RUNS_MAX = 16
 """Pieces of work a search is cut into: each holds an answer in memory, and nobody has more cores for one."""
-MERGED_INLINE = 10_000
-"""Rows of all of them up to which they are merged on the event loop."""
 LONG_FILTER = 4096
 """Characters of a filter from which it is compiled in the pool: thousands of terms take tens of ms."""
 
@@ -59,9 +58,14 @@ class Reader:
         inline = search_cost(matching, field, request) <= self._inline_cost
         by = output_fields(schema, [request.group_by])[0]
 
+        def finish(merged: Merged) -> SearchReply:
+            return reply(merged, matching.parts, schema, [*fields, by])
+
         async def best(k: int) -> SearchReply:
-            merged = await self._best(matching, field, request, k, inline)
-            return await self._in_pool(lambda: reply(merged, matching.parts, schema, [*fields, by]), request)
+            if not inline:
+                return await self._best_in_pool(matching, field, request, k, finish)
+            merged = self._best_at_once(matching, field, request, k)
+            return await self._in_pool(lambda: finish(merged), request)
 
         return await search_groups(request, fields, by, best)
 
@@ -80,12 +84,16 @@ class Reader:
         parts = matching.parts
         if not matching.numbers:
             return FoundRows(nothing(schema, fields, request), parts, None)
-        inline = search_cost(matching, field, request) <= self._inline_cost * inline_share(len(request.sizes))
-        merged = await self._best(matching, field, request, request.k, inline)
-        if inline and not (fields and needs_reading(merged.used(parts), fields)):
+
+        def finish(merged: Merged) -> FoundRows:
             return FoundRows(reply(merged, parts, schema, fields), parts, merged.part_of)
-        taken = await self._in_pool(lambda: reply(merged, parts, schema, fields), request)
-        return FoundRows(taken, parts, merged.part_of)
+
+        if search_cost(matching, field, request) > self._inline_cost * inline_share(len(request.sizes)):
+            return await self._best_in_pool(matching, field, request, request.k, finish)
+        merged = self._best_at_once(matching, field, request, request.k)
+        if fields and needs_reading(merged.used(parts), fields):
+            return await self._in_pool(lambda: finish(merged), request)
+        return finish(merged)
 
     def prepare(
         self, shard: ShardState, view: View, request: SearchRequest, staleness_s: float
@@ -147,18 +155,24 @@ class Reader:
         found = [search_part(matching, n, field, request, k) for n in matching.numbers]
         return Merged(best_of(found, matching.numbers, k, Metric(request.metric)))
 
-    async def _best(self, matching: Matching, field: Field, request: SearchRequest, k: int, inline: bool) -> Merged:
-        if inline:
-            return self._best_at_once(matching, field, request, k)
+    async def _best_in_pool(
+        self, matching: Matching, field: Field, request: SearchRequest, k: int, finish: Callable[[Merged], T]
+    ) -> T:
+        """``finish`` of the best rows. Each way to the pool and back costs as much as a short search: of a single
+        run it is one."""
         metric = Metric(request.metric)
-        searches = [
-            self._in_pool(lambda run=run: search_run(matching, run, field, request, k), request)
-            for run in cut(matching, RUNS_MAX)
-        ]
-        runs = await asyncio.gather(*searches)
-        if sum(run.rows.size for run in runs) <= MERGED_INLINE:
-            return Merged(best_of_runs(runs, k, metric))
-        return await self._in_pool(lambda: Merged(best_of_runs(runs, k, metric)), request)
+
+        def search(numbers: Sequence[int]) -> Best:
+            return search_run(matching, numbers, field, request, k)
+
+        def finished(runs: Sequence[Best]) -> T:
+            return finish(Merged(best_of_runs(runs, k, metric)))
+
+        numbers = cut(matching, RUNS_MAX)
+        if len(numbers) == 1:
+            return await self._in_pool(lambda: finished([search(numbers[0])]), request)
+        runs = await asyncio.gather(*(self._in_pool(partial(search, run), request) for run in numbers))
+        return await self._in_pool(lambda: finished(runs), request)
 
     async def _in_pool(self, work: Callable[[], T], request: Read) -> T:
         def run() -> T:

@@ -222,11 +222,11 @@ def split(reply: SearchReply, sizes: Sequence[int]) -> list[SearchReply]:
     if len(sizes) <= 1:
         return [reply]
     replies, query, row = [], 0, 0
+    counts = reply.counts.tolist()
     for size in sizes:
-        counts = reply.counts[query : query + size]
-        rows = int(counts.sum())
+        rows = sum(counts[query : query + size])
         columns = {name: c.slice(row, rows) for name, c in reply.rows.columns.items()}
         part = Rows(reply.rows.pks.slice(row, rows), columns)
-        replies.append(SearchReply(counts, reply.scores[row : row + rows], part))
+        replies.append(SearchReply(reply.counts[query : query + size], reply.scores[row : row + rows], part))
         query, row = query + size, row + rows
     return replies
