@@ -73,8 +73,9 @@ class NativeListener:
         self._answered = 0.0
         """When the last answer was handed over."""
         self._poll_s = server.poll_us * 1e-6
-        self._brisk = False
-        """Whether the last call came within ``_poll_s`` of the answer before it."""
+        self._brisk = self._prompt = False
+        """Whether the last call came within ``_poll_s`` of the answer before it; and whether all that came with it
+        were answered at once."""
         self._thread = threading.Thread(target=self._live, name="listener", daemon=True)
         self._death: asyncio.Future[None] = self._loop.create_future()
 
@@ -144,8 +145,7 @@ class NativeListener:
                     self._check_health(id, data)
                 else:
                     calls.setdefault(self._methods[number], []).append((id, (data, details[0], details[2])))
-            for method, arrived in calls.items():
-                self._answer_or_begin(method, arrived)
+            self._prompt = all([self._answer_or_begin(method, arrived) for method, arrived in calls.items()])
             for id in left:
                 self._on_loop(self._cancel, id)
             self._answered = time.monotonic()
@@ -157,10 +157,10 @@ class NativeListener:
         A thread that sleeps wakes on another core with cold caches, and the core it slept on has halted:
         on a virtual machine that costs as much as the search (docs/decisions/0028). So while calls follow
         one another closely it looks for the next one without sleeping; the lock of the interpreter is
-        free meanwhile.
+        free meanwhile. Not while the event loop answers: looking would take time from it.
         """
         receive, since = self._front.recv_batch_details, time.monotonic()
-        if self._brisk:
+        if self._brisk and self._prompt:
             while time.monotonic() - since < self._poll_s:
                 if (events := receive(BATCH, 0)) != []:
                     return events
@@ -168,7 +168,8 @@ class NativeListener:
         self._brisk = time.monotonic() - since < self._poll_s
         return events
 
-    def _answer_or_begin(self, method: Method, calls: list[tuple[int, Arrival]]) -> None:
+    def _answer_or_begin(self, method: Method, calls: list[tuple[int, Arrival]]) -> bool:
+        """Whether all of them are answered."""
         replies = method.at_once([arrival for _, arrival in calls])
         for (id, arrival), reply in zip(calls, replies, strict=True):
             if reply is not None:
@@ -178,6 +179,7 @@ class NativeListener:
             if not self._told:
                 self._told = True
                 self._on_loop(self._begin)
+        return None not in replies
 
     def _refused(self, id: int, data: bytes) -> bool:
         if len(data) > MESSAGE_BYTES_MAX:
