@@ -36,7 +36,7 @@ class Alike(NamedTuple):
 
 
 class KnownSearches:
-    """Searches with one vector, without filter and groups. Any thread may use it."""
+    """Searches with one vector, without groups. Any thread may use it."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
@@ -44,12 +44,12 @@ class KnownSearches:
 
     def remember(self, plan: SearchPlan, level: Consistency, queries: np.ndarray, call: Call) -> None:
         """Takes note of a request that is being answered: from now on those like it are known."""
-        if len(queries) == 1 and level in LEVELS and not (plan.filter or plan.group_by) and plan.k <= K_MAX:
+        if len(queries) == 1 and level in LEVELS and not (plan.filter_params or plan.group_by) and plan.k <= K_MAX:
             self._shapes.remember(call.message, call.named_database, queries.tobytes(), (plan, level))
 
     def alike(self, calls: Sequence[Call]) -> list[Alike]:
-        """The known ones among these, in groups that can go as one; those by range alone, as one of them may
-        have to look further than the others."""
+        """The known ones among these, in groups that can go as one; those by filter or range alone, as one of them
+        may have to look further than the others."""
         groups: list[Alike] = []
         last: dict[int, Alike] = {}
         for number, call in enumerate(calls):
@@ -61,8 +61,8 @@ class KnownSearches:
             if self._catalog.get(plan.collection.id) is not plan.collection:
                 continue
             group = last.get(id(plan))
-            by_range = plan.near is not None or plan.far is not None
-            if group is None or by_range or len(group.numbers) == most_together(plan.k):
+            apart = plan.filter or plan.near is not None or plan.far is not None
+            if group is None or apart or len(group.numbers) == most_together(plan.k):
                 group = last[id(plan)] = Alike(plan, level, [], [])
                 groups.append(group)
             group.numbers.append(number)

@@ -43,7 +43,7 @@ class Matching:
     def over(
         cls, view: View, parts: list[Part], filter: Filter | None, schema: Schema, masks: ByteCache[np.ndarray]
     ) -> "Matching":
-        """Call it on the event loop."""
+        """With a filter, call it on the event loop."""
         located: list[np.ndarray | None] = [None] * len(parts)
         if filter is not None:
             if filter.keys is not None and len(filter.keys) <= LOOKUP_KEYS_MAX:

@@ -6,34 +6,41 @@ so other threads find nothing prepared over a view that nobody has asked for yet
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
-from core.schema import Field, Schema
+from core.schema import Field
 from engine.vector.metric import Metric
 from querynode.best import Merged, best_of
-from querynode.search import FoundRows, prepare_part, reply
+from querynode.matching import Matching
+from querynode.search import FoundRows, PartSearch, prepare_part, reply, search_cost
 from querynode.shard import ShardState
-from querynode.view import Part, View
+from querynode.view import View
 from rpc.reads import SearchReply, SearchRequest, inline_share
+
+NO_QUERIES, ONE_QUERY = np.empty((0, 0), np.float32), np.empty((1, 0), np.float32)
 
 
 class ViewSearch:
-    """All rows of some parts of a view, without reading a file. queries_max: as in ``rpc.reads.PreparedSearch``."""
+    """The matching rows of a view's parts, without reading a file. The masks of a filter are not held here, but in
+    the cache they are kept in; what it lacks is computed again."""
 
-    def __init__(  # noqa: PLR0917 -- all that a search would find out each time
-        self,
-        parts: Sequence[Part],
-        schema: Schema,
-        field: Field,
-        fields: Sequence[Field],
-        request: SearchRequest,
-        queries_max: int,
+    def __init__(
+        self, matching: Matching, field: Field, fields: Sequence[Field], request: SearchRequest, inline_cost: int
     ) -> None:
-        self._parts, self._schema, self._fields = parts, schema, fields
-        self._metric, self._k, self._numbers = Metric(request.metric), request.k, range(len(parts))
-        self._searches = [prepare_part(p.data, field, request, request.k, p.visible) for p in parts]
-        self.queries_max = queries_max
+        """inline_cost: as for ``querynode.reader.Reader``."""
+        self._matching, self._field, self._fields = matching, field, fields
+        self._request = replace(request, queries=NO_QUERIES)
+        self._metric = Metric(request.metric)
+        self._inline_cost = inline_cost
+        self._cost = max(search_cost(matching, field, replace(request, queries=ONE_QUERY)) - matching.cost(), 1)
+
+    @property
+    def queries_max(self) -> int:
+        """As in ``rpc.reads.PreparedSearch``."""
+        return max(self._inline_cost - self._matching.cost(), 0) // self._cost
 
     def short(self, request: SearchRequest) -> bool:
         """Whether it may run on the event loop."""
@@ -41,19 +48,33 @@ class ViewSearch:
 
     def found(self, queries: np.ndarray, sizes: Sequence[int]) -> FoundRows:
         """sizes: as in ``SearchRequest``."""
-        found = [search(queries, sizes) for search in self._searches]
-        merged = Merged(best_of(found, self._numbers, self._k, self._metric))
-        return FoundRows(reply(merged, self._parts, self._schema, self._fields), self._parts, merged.part_of)
+        matching = self._matching
+        searches = self._of_all if matching.filter is None else map(self._prepare, matching.numbers)
+        found = [search(queries, sizes) for search in searches]
+        merged = Merged(best_of(found, matching.numbers, self._request.k, self._metric))
+        rows = reply(merged, matching.parts, matching.schema, self._fields)
+        return FoundRows(rows, matching.parts, merged.part_of)
+
+    @cached_property
+    def _of_all(self) -> list[PartSearch]:
+        return [self._prepare(number) for number in self._matching.numbers]
+
+    def _prepare(self, number: int) -> PartSearch:
+        matching, request = self._matching, self._request
+        return prepare_part(matching.parts[number].data, self._field, request, request.k, matching.mask(number))
 
 
 class PreparedSearch:
-    """Implements ``rpc.reads.PreparedSearch``: all rows of some partitions, for as long as ``view`` is
-    the newest of its shard. staleness_s: how long ago the shard may have been known to be at the end of
-    the log."""
+    """Implements ``rpc.reads.PreparedSearch``: rows of some partitions, for as long as ``view`` is the newest of
+    its shard, and its filter's masks are there. staleness_s: how long ago the shard may have been known to be at
+    the end of the log."""
 
     def __init__(self, shard: ShardState, view: View, search: ViewSearch, staleness_s: float) -> None:
         self._shard, self._view, self._search, self._staleness_s = shard, view, search, staleness_s
-        self.queries_max = search.queries_max
+
+    @property
+    def queries_max(self) -> int:
+        return self._search.queries_max
 
     def keep(self) -> None:
         self._view.keep(self)
@@ -65,6 +86,7 @@ class PreparedSearch:
             shard.made_view is self._view
             and not shard.released
             and time.monotonic() - shard.consumed.at_end_s <= self._staleness_s
+            and self.queries_max > 0
         )
 
     def search(self, queries: np.ndarray, sizes: Sequence[int] = ()) -> SearchReply:

@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from core.errors import FieldNotFound, PartitionNotLoaded, Timeout
 from core.ids import FieldId, PartitionId
 from core.schema import Field, Schema
-from engine.segment import estimate_cost
 from engine.vector.metric import Metric
 from querynode.best import Best, Merged, best_of, best_of_runs
 from querynode.cache import ByteCache
@@ -36,7 +35,7 @@ LONG_FILTER = 4096
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Read)
-PartsOf = Callable[[tuple[PartitionId, ...], FieldId], Sequence[Part] | None]
+PartsOf = Callable[[tuple[PartitionId, ...], FieldId | None], list[Part] | None]
 """``View.parts`` on the event loop, ``View.made_parts`` anywhere."""
 
 
@@ -70,8 +69,8 @@ class Reader:
         return await search_groups(request, fields, by, best)
 
     def found_at_once(self, schema: Schema, view: View, request: SearchRequest) -> FoundRows | None:
-        """As ``found``; None when it has a filter, is long, or would read files. Call it on the event loop."""
-        search = self._kept(schema, view, request, view.parts)
+        """As ``found``; None when it is long, or would read files. Call it on the event loop."""
+        search = view.searches.get(_shape(request)) or self._made(schema, view, request, view.parts)
         return search.found(request.queries, request.sizes) if search and search.short(request) else None
 
     async def found(self, schema: Schema, view: View, request: SearchRequest) -> FoundRows:
@@ -98,38 +97,34 @@ class Reader:
     def prepare(
         self, shard: ShardState, view: View, request: SearchRequest, staleness_s: float
     ) -> PreparedSearch | None:
-        """The search prepared over this view; None when it has a filter or groups, is long, would read
-        files, or needs what only the event loop may make."""
-        if request.filter or request.group_by or request.snapshot_ts:
+        """The search prepared over this view; None when it has groups, is long, would read files, or needs what
+        only the event loop may make."""
+        if request.group_by or request.snapshot_ts:
             return None
-        search = self._kept(shard.collection.schema, view, of_loaded(shard, request), view.made_parts)
-        return PreparedSearch(shard, view, search, staleness_s) if search else None
+        schema, request = shard.collection.schema, of_loaded(shard, request)
+        search = view.searches.get(_shape(request))
+        if search is None and not request.filter:
+            search = self._made(schema, view, request, view.made_parts)
+        return PreparedSearch(shard, view, search, staleness_s) if search and search.queries_max else None
 
-    def _kept(self, schema: Schema, view: View, request: SearchRequest, parts_of: PartsOf) -> ViewSearch | None:
-        """That of all searches of this shape over the view; None when it has a filter, is long, or would read files."""
-        if request.filter:
+    def _made(self, schema: Schema, view: View, request: SearchRequest, parts_of: PartsOf) -> ViewSearch | None:
+        """One for all searches of this shape over the view; None when its filter names keys or is none that others
+        have, too, or it would read files. With a filter, call it on the event loop."""
+        shape = _shape(request)
+        if shape is None:
             return None
-        shape = (
-            request.partitions,
-            request.field_id,
-            request.metric,
-            request.k,
-            request.output,
-            request.radius,
-            request.range_filter,
-            *request.params.items(),
-        )
-        if shape in view.searches:
-            return view.searches[shape]
         field, fields = _searched(schema, request), output_fields(schema, request.output)
-        parts = parts_of(request.partitions, field.id)
+        parts = parts_of(request.partitions, None if request.filter else field.id)
         if not parts or _reads(parts, field, fields):
             return None
-        cost = sum(estimate_cost(p.data, field, 1, request.k, request.params) for p in parts)
-        queries_max = self._inline_cost // max(cost, 1)
-        search = ViewSearch(parts, schema, field, fields, request, queries_max) if queries_max else None
-        if len(view.searches) < PREPARED_MAX:
-            view.searches[shape] = search
+        filter = compiled(request.filter, {}, schema)
+        matching = Matching.over(view, parts, filter, schema, self._masks)
+        if not matching.numbers or any(rows is not None and len(rows) for rows in matching.located):
+            return None
+        search = ViewSearch(matching, field, fields, request, self._inline_cost)
+        if len(view.searches) >= PREPARED_MAX:
+            view.searches.clear()
+        view.searches[shape] = search
         return search
 
     async def query(self, shard: ShardState, view: View, request: QueryRequest) -> QueryReply:
@@ -181,6 +176,23 @@ class Reader:
             return work()
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+
+
+def _shape(request: SearchRequest) -> tuple[Any, ...] | None:
+    """The same for searches that differ in their vectors only; None where hardly one is like another."""
+    if request.filter_params or len(request.filter) > LONG_FILTER:
+        return None
+    return (
+        request.partitions,
+        request.filter,
+        request.field_id,
+        request.metric,
+        request.k,
+        request.output,
+        request.radius,
+        request.range_filter,
+        *request.params.items(),
+    )
 
 
 def _reads(parts: Sequence[Part], field: Field, fields: Sequence[Field]) -> bool:

@@ -22,6 +22,10 @@ WIDE = 4
 """Answers' worth of rows that a run holds before it keeps the best of them only."""
 
 
+PartSearch = Callable[[np.ndarray, Sequence[int]], Found]
+"""Queries and ``sizes`` as in ``SearchRequest`` to the best rows of a part."""
+
+
 class FoundRows(NamedTuple):
     """part_of: for each row of the reply the number of its part, int64; None = all of part 0."""
 
@@ -46,9 +50,9 @@ def search_part(matching: Matching, number: int, field: Field, request: SearchRe
 
 def prepare_part(
     data: PartData, field: Field, request: SearchRequest, k: int, visible: np.ndarray | None
-) -> Callable[[np.ndarray, Sequence[int]], Found]:
-    """The search of one part's visible rows for any queries, of requests of these ``sizes``; as safe and as
-    lasting as what ``engine.segment.prepare_search`` gives."""
+) -> PartSearch:
+    """The search of one part's visible rows for any queries; as safe and as lasting as what
+    ``engine.segment.prepare_search`` gives."""
     metric = Metric(request.metric)
     part = _indexed(data, field, metric)
     # A small part has no k rows: what would pad its answer is what thousands of small parts take most memory for.

@@ -88,8 +88,8 @@ class View:
         newest = sum(b.rows for b in self._blocks) == growing.rows
         self._changes = growing.changes if newest else -1
         self._frozen = [f for f in growing.frozen.values() if f.blocks[-1].before(frontier) == BLOCK_ROWS]
-        self.searches: dict[tuple[Any, ...], Any] = {}
-        """What was prepared over it, by shape, within a bound; None = it is long. Any thread may add to it."""
+        self.searches: dict[tuple[Any, ...] | None, Any] = {}
+        """What was prepared over it, by shape, within a bound. Any thread may add to it."""
         self._prepared: list[object] = []
         self._parts: dict[tuple[tuple[PartitionId, ...], FieldId | None], list[Part]] = {}
 

@@ -96,8 +96,10 @@ class SearchReply:
 class PreparedSearch(Protocol):
     """A search over one view of a shard of which only the vectors are still unknown."""
 
-    queries_max: int
-    """How many queries a request may have for the answer to be short work."""
+    @property
+    def queries_max(self) -> int:
+        """How many queries a request may have for the answer to be short work."""
+        ...
 
     def keep(self) -> None:
         """The view holds it from now on, for as long as it lives itself: whoever wants to run it again

@@ -111,5 +111,5 @@ def _parts(text: str) -> list[object]:
     parts: list[object] = []
     for match in re.finditer(r"(%+)|(_)|((?:[^%_\\]|\\[\s\S]?)+)", text):
         many, one, literal = match.groups()
-        parts.append(_ANY if many else _ONE if one else re.sub(r"\\([\s\S])", r"\1", literal))
+        parts.append(_ANY if many else _ONE if one else "".join(re.split(r"\\([\s\S])", literal)))
     return parts

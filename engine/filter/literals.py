@@ -23,7 +23,7 @@ _ESCAPES = {
     "'": "'",
     "?": "?",
 }
-_ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{1,3})|([\s\S]))")
+_ESCAPE = re.compile(r"""\\(?:x([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{1,3})|([abfnrtv\\"'?]))""")
 _ITEM = re.compile(r"""("(?:[^"\\]|\\[\s\S])*+"|'(?:[^'\\]|\\[\s\S])*+')|([^\s,\[\]]+)""")
 
 
@@ -39,7 +39,7 @@ def string(text: str) -> str:
 def _unescape(match: re.Match[str]) -> str:
     hexadecimal, short, long, octal, other = match.groups()
     if other is not None:
-        return _ESCAPES.get(other, match.group())
+        return _ESCAPES[other]
     code = int(octal, 8) if octal is not None else int(hexadecimal or short or long, 16)
     return chr(code) if code < 0x110000 else match.group()
 

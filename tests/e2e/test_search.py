@@ -51,6 +51,29 @@ def test_metrics_agree_with_numpy(client: MilvusClient, name: str, metric: str, 
     assert recall(ids(result), truth) >= (1.0 if index == "FLAT" else 0.95)
 
 
+def test_a_filter_asked_again_and_again_sees_what_changed(client: MilvusClient, name: str) -> None:
+    """What was prepared for the first search of its kind holds for the rows it was prepared over only."""
+    indexes = {"vector": {"index_type": "FLAT", "metric_type": "L2"}}
+    create(client, name, [ID, ("group", DataType.INT64, {}), vector_field(DIM)], indexes)
+    base, queries = vectors(ROWS, DIM), vectors(QUERIES, DIM, seed=1)
+    load(client, name, base, sealed=True)
+    every, group = scores("L2", base, queries), np.arange(ROWS) % 5
+    for changed in range(3):
+        survivors = np.flatnonzero(group == 3)
+        truth = survivors[best("L2", every[:, survivors], 10)]
+        for level in ("Strong", *["Bounded"] * 3):
+            found = [
+                client.search(name, [q], limit=10, filter="group == 3", consistency_level=level)[0]
+                for q in queries.tolist()
+            ]
+            assert recall([[hit["id"] for hit in hits] for hits in found], truth) == 1.0, (changed, level)
+        moved = np.arange(changed, ROWS, 7)
+        group[moved] = (group[moved] + 1) % 5
+        client.upsert(name, [{"id": int(i), "group": int(group[i]), "vector": base[i]} for i in moved])
+        if changed == 1:
+            client.flush(name)
+
+
 @pytest.mark.parametrize("sealed", [False, True], ids=["growing", "half sealed"])
 @pytest.mark.parametrize("metric", ["HAMMING", "JACCARD"])
 def test_binary_metrics_agree_with_numpy(client: MilvusClient, name: str, metric: str, sealed: bool) -> None:

@@ -83,11 +83,37 @@ async def test_nothing_is_prepared_for_what_must_wait_or_takes_long(rig: Rig) ->
         {"consistency": Consistency.STRONG},
         {"consistency": Consistency.SESSION},
         {"filter": "n > 3"},
+        {"filter": "n > {least}", "filter_params": {"least": 3}},
         {"group_by": "n"},
         {"snapshot_ts": 7},
         {"shard": 1},
     ):
         assert rig.node.prepare(replace(bounded(rig), **changed)) is None, changed
+
+
+@pytest.mark.parametrize("filter", ["n % 3 == 0", "n < 40", "n > 100000", "n >= 0"])
+async def test_with_a_filter_once_that_was_asked(rig: Rig, filter: str) -> None:
+    request = replace(bounded(rig, 10), filter=filter)
+    await rig.upsert([(n, n) for n in range(300)], PARTITIONS[0])
+    await rig.seal()
+    await rig.index()
+    await rig.settled()
+    await rig.upsert([(n, n + 1000) for n in range(0, 300, 5)], PARTITIONS[0])
+    await rig.upsert([(n, n) for n in range(300, 500)], PARTITIONS[1])
+    await rig.delete(list(range(0, 300, 7)))
+    await rig.search(QUERIES, 10)
+    assert rig.node.prepare(request) is None, "only the event loop prepares it"
+    reply = await rig.search(QUERIES, 10, filter=filter)
+    assert await asyncio.to_thread(rig.check_prepared, request, reply)
+
+
+async def test_a_filter_that_names_keys_is_looked_up_each_time(rig: Rig) -> None:
+    await rig.upsert([(n, n) for n in range(20)])
+    await rig.seal()
+    filter = f"{rig.collection.schema.primary.name} in [3, 4]"
+    reply = await rig.search(QUERIES[:1], 5, filter=filter)
+    assert sorted(reply.rows.pks.to_pylist()) == [3, 4]
+    assert rig.node.prepare(replace(bounded(rig), filter=filter)) is None
 
 
 async def test_only_the_view_keeps_it(rig: Rig) -> None:

@@ -25,6 +25,7 @@ def plan(**changes: Any) -> Any:
         "collection": COLLECTION,
         "field": FIELD,
         "filter": "",
+        "filter_params": {},
         "group_by": None,
         "k": 10,
         "near": None,
@@ -65,12 +66,12 @@ def test_a_group_has_a_bound(k: int, together: int) -> None:
     assert list(map(len, numbers(groups))) == [together, together, 1]
 
 
-@pytest.mark.parametrize("bound", [{"near": 0.5}, {"far": 0.5}])
-def test_by_range_each_goes_alone(bound: dict[str, float]) -> None:
+@pytest.mark.parametrize("bound", [{"near": 0.5}, {"far": 0.5}, {"filter": "n > 1"}])
+def test_by_range_or_filter_each_goes_alone(bound: dict[str, Any]) -> None:
     assert numbers(known(a=plan(**bound)).alike([call("a", 1), call("a", 2)])) == [[0], [1]]
 
 
-@pytest.mark.parametrize("change", [{"filter": "n > 1"}, {"group_by": object()}, {"k": K_MAX + 1}])
+@pytest.mark.parametrize("change", [{"filter_params": {"n": 1}}, {"group_by": object()}, {"k": K_MAX + 1}])
 def test_what_may_take_long_is_not_known(change: dict[str, Any]) -> None:
     assert not known(a=plan(**change)).alike([call("a", 1)])
 
