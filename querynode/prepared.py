@@ -5,6 +5,7 @@ so other threads find nothing prepared over a view that nobody has asked for yet
 """
 
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -20,6 +21,8 @@ from querynode.shard import ShardState
 from querynode.view import View
 from rpc.reads import SearchReply, SearchRequest, inline_share
 
+KEPT_MAX = 16
+"""Those kept that refer to one search: more than one at a time are rare."""
 NO_QUERIES, ONE_QUERY = np.empty((0, 0), np.float32), np.empty((1, 0), np.float32)
 
 
@@ -35,7 +38,13 @@ class ViewSearch:
         self._request = replace(request, queries=NO_QUERIES)
         self._metric = Metric(request.metric)
         self._inline_cost = inline_cost
+        self._prepared: deque[object] = deque(maxlen=KEPT_MAX)
         self._cost = max(search_cost(matching, field, replace(request, queries=ONE_QUERY)) - matching.cost(), 1)
+
+    def keep(self, prepared: object) -> None:
+        """Holds what refers to it, the last few, for as long as it lives itself: others only refer to that weakly,
+        or they would hold an outdated view."""
+        self._prepared.append(prepared)
 
     @property
     def queries_max(self) -> int:
@@ -77,7 +86,7 @@ class PreparedSearch:
         return self._search.queries_max
 
     def keep(self) -> None:
-        self._view.keep(self)
+        self._search.keep(self)
 
     @property
     def holds(self) -> bool:

@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -23,18 +25,23 @@ from querynode.prepared import PreparedSearch, ViewSearch
 from querynode.query import run_query
 from querynode.search import FoundRows, cut, nothing, reply, search_cost, search_part, search_run
 from querynode.shard import ShardState
-from querynode.view import PREPARED_MAX, Part, View
+from querynode.view import Part, View
 from rpc.reads import QueryReply, QueryRequest, Read, SearchReply, SearchRequest, inline_share
 
 MASK_BYTES = 32 * 1024 * 1024
 """Filters' masks kept between reads."""
 RUNS_MAX = 16
 """Pieces of work a search is cut into: each holds an answer in memory, and nobody has more cores for one."""
+PREPARED_MAX = 1024
+"""Prepared searches of one view; and those with a filter of all views."""
+FILTERED_PARTS_MAX = 256
+"""Parts of a view over which a search with a filter is prepared: of more, it is not the way here that takes long."""
 LONG_FILTER = 4096
 """Characters of a filter from which it is compiled in the pool: thousands of terms take tens of ms."""
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Read)
+Shape = tuple[Any, ...]
 PartsOf = Callable[[tuple[PartitionId, ...], FieldId | None], list[Part] | None]
 """``View.parts`` on the event loop, ``View.made_parts`` anywhere."""
 
@@ -45,6 +52,8 @@ class Reader:
     def __init__(self, threads: Executor, inline_cost: int) -> None:
         self._threads, self._inline_cost = threads, inline_cost
         self._masks: ByteCache[np.ndarray] = ByteCache(MASK_BYTES)
+        self._filtered: deque[tuple[weakref.ref[View], Shape]] = deque()
+        """What was prepared for searches with a filter, of all views together: most filters are asked once."""
 
     async def search(self, shard: ShardState, view: View, request: SearchRequest) -> SearchReply:
         if not request.group_by:
@@ -115,7 +124,7 @@ class Reader:
             return None
         field, fields = _searched(schema, request), output_fields(schema, request.output)
         parts = parts_of(request.partitions, None if request.filter else field.id)
-        if not parts or _reads(parts, field, fields):
+        if not parts or _reads(parts, field, fields) or (request.filter and len(parts) > FILTERED_PARTS_MAX):
             return None
         filter = compiled(request.filter, {}, schema)
         matching = Matching.over(view, parts, filter, schema, self._masks)
@@ -125,6 +134,12 @@ class Reader:
         if len(view.searches) >= PREPARED_MAX:
             view.searches.clear()
         view.searches[shape] = search
+        if filter is not None:
+            self._filtered.append((weakref.ref(view), shape))
+            if len(self._filtered) > PREPARED_MAX:
+                of, oldest = self._filtered.popleft()
+                if (outdated := of()) is not None:
+                    outdated.searches.pop(oldest, None)
         return search
 
     async def query(self, shard: ShardState, view: View, request: QueryRequest) -> QueryReply:
@@ -178,7 +193,7 @@ class Reader:
         return await asyncio.get_running_loop().run_in_executor(self._threads, run)
 
 
-def _shape(request: SearchRequest) -> tuple[Any, ...] | None:
+def _shape(request: SearchRequest) -> Shape | None:
     """The same for searches that differ in their vectors only; None where hardly one is like another."""
     if request.filter_params or len(request.filter) > LONG_FILTER:
         return None

@@ -23,10 +23,6 @@ PINS_MAX = 1024
 """Views held for iterators and snapshots of one shard; the least recently used goes first."""
 
 
-PREPARED_MAX = 1024
-"""Prepared searches of one view."""
-
-
 class PartData(Protocol):
     """Rows of one partition, numbered 0 .. rows-1: a sealed segment or a stretch of growing rows.
 
@@ -90,7 +86,6 @@ class View:
         self._frozen = [f for f in growing.frozen.values() if f.blocks[-1].before(frontier) == BLOCK_ROWS]
         self.searches: dict[tuple[Any, ...] | None, Any] = {}
         """What was prepared over it, by shape, within a bound. Any thread may add to it."""
-        self._prepared: list[object] = []
         self._parts: dict[tuple[tuple[PartitionId, ...], FieldId | None], list[Part]] = {}
 
     @cached_property
@@ -119,12 +114,6 @@ class View:
     def made_parts(self, partitions: tuple[PartitionId, ...], indexed: FieldId | None) -> list[Part] | None:
         """As ``parts``, if they were asked for before; else None. Any thread may ask."""
         return self._parts.get((partitions, indexed))
-
-    def keep(self, prepared: object) -> None:
-        """Holds what is prepared over this view for as long as the view lives, within a bound: others
-        only refer to it weakly, or they would hold an outdated view."""
-        if len(self._prepared) < PREPARED_MAX:
-            self._prepared.append(prepared)
 
     def _rows(self, partitions: frozenset[PartitionId], indexed: FieldId | None) -> Iterable[PartData]:
         yield from (s for s in self.sealed if s.partition in partitions)

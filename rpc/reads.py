@@ -102,8 +102,8 @@ class PreparedSearch(Protocol):
         ...
 
     def keep(self) -> None:
-        """The view holds it from now on, for as long as it lives itself: whoever wants to run it again
-        refers to it weakly, and so keeps no outdated view alive."""
+        """The view holds it from now on, for as long as it is the newest, or until others take its place: whoever
+        wants to run it again refers to it weakly, and so keeps no outdated view alive."""
         ...
 
     @property

@@ -12,6 +12,7 @@ import pytest
 
 from core.catalog import Consistency
 from core.settings import QueryNodeSettings
+from querynode.reader import PREPARED_MAX
 from rpc.reads import SearchRequest
 from tests.integration.querynode_rig import PARTITIONS, VECTOR, Rig, collection, vector
 
@@ -105,6 +106,15 @@ async def test_with_a_filter_once_that_was_asked(rig: Rig, filter: str) -> None:
     assert rig.node.prepare(request) is None, "only the event loop prepares it"
     reply = await rig.search(QUERIES, 10, filter=filter)
     assert await asyncio.to_thread(rig.check_prepared, request, reply)
+
+
+async def test_filters_asked_once_do_not_pile_up(rig: Rig) -> None:
+    await rig.upsert([(n, n) for n in range(20)])
+    for n in range(PREPARED_MAX + 1):
+        await rig.search(QUERIES[:1], 5, filter=f"n > {n - PREPARED_MAX}")
+    first, last = (replace(bounded(rig), filter=f"n > {n}") for n in (-PREPARED_MAX, 0))
+    assert rig.node.prepare(first) is None
+    assert rig.node.prepare(last)
 
 
 async def test_a_filter_that_names_keys_is_looked_up_each_time(rig: Rig) -> None:
