@@ -65,8 +65,11 @@ class Child:
         self._process.wait()
 
     def pause(self) -> None:
-        """SIGSTOP: alive, silent, and it does not know."""
+        """SIGSTOP: alive, silent, and it does not know. Stands still when this returns: one of its threads may
+        answer a last call otherwise."""
         self._signal(signal.SIGSTOP)
+        if self.alive:
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         self._paused = True
 
     def resume(self) -> None:

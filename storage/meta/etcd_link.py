@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
+import structlog
 from aetcd import rpc
 from grpc.aio import AioRpcError, UsageError
 
@@ -17,6 +18,8 @@ from storage.meta.etcd_errors import LinkLost, TokenRefused, translated
 Rpc = Callable[["Link", float], Awaitable[Any]]
 """Runs one RPC on a link within so many seconds; etcd's response."""
 
+CLOSE_S = 1.0
+"""How long the end of a connection is waited for."""
 REQUIRE_LEADER = (("hasleader", "true"),)
 """Metadata: a member that is cut off from the others refuses, and ends streams."""
 _OPTIONS = (
@@ -27,6 +30,8 @@ _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
 )
+
+log = structlog.get_logger()
 
 
 def credentials(settings: EtcdSettings) -> grpc.ChannelCredentials | None:
@@ -113,10 +118,16 @@ class Link:
             return await self.run(call, max(0.0, end - clock()))
 
     async def ended(self) -> None:
-        """Returns when the connection is gone. gRPC would make a new one by itself, to a member that may
-        have another past: a link does not outlive its connection."""
-        with suppress(UsageError):  # the channel is closed
-            await self._channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+        """Returns when the connection is gone, or given up. gRPC would make a new one by itself, to a member that
+        may have another past: a link does not outlive its connection."""
+        state = self._channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+        either = [asyncio.ensure_future(state), asyncio.ensure_future(self.lost.wait())]
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for waiting in either:
+                waiting.cancel()
+            await asyncio.gather(*either, return_exceptions=True)
 
     def drop(self) -> None:
         """Gives it up at once: running calls and streams end."""
@@ -124,6 +135,9 @@ class Link:
         self._closing = self._closing or asyncio.create_task(self._channel.close(), name=f"closing {self.endpoint}")
 
     async def close(self) -> None:
+        """Returns soon, whatever becomes of the channel: who waits for it has another member to go to."""
         self.drop()
         assert self._closing, "dropped"
-        await asyncio.shield(self._closing)
+        await asyncio.wait({self._closing}, timeout=CLOSE_S)
+        if not self._closing.done() or (not self._closing.cancelled() and self._closing.exception()):
+            log.warning("connection to etcd was not closed in order", endpoint=self.endpoint, task=repr(self._closing))

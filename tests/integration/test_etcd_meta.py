@@ -16,6 +16,7 @@ from sheafdb.servers import Etcd, Toxiproxy, free_port
 from storage import keys
 from storage.membership import Membership
 from storage.meta.etcd import EtcdMeta
+from storage.meta.etcd_errors import LinkLost
 from storage.meta.port import Condition, Delete, Put
 from tests.integration.etcd_rig import (
     TLS,
@@ -101,6 +102,26 @@ async def test_a_cluster_loses_its_leader(tmp_path: Path, how: str):
     await meta.close()
     for member in members:
         member.kill()
+
+
+@pytest.mark.parametrize("how", ["fails", "hangs"])
+async def test_a_connection_that_can_not_be_closed_is_left_for_a_new_one(
+    meta: EtcdMeta, monkeypatch: pytest.MonkeyPatch, how: str
+):
+    connection = meta._connection
+    link = await connection.link(1.0)
+
+    async def close() -> None:
+        if how == "fails":
+            raise RuntimeError("this channel does not close")
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as broken:
+        broken.setattr(link._channel, "close", close)
+        connection.lose(link, LinkLost("given up by a test"))
+        await meta.commit([], [Put("a", b"1")])
+        assert await connection.link(1.0) is not link
+    await link._channel.close()
 
 
 async def test_calls_on_a_stopped_etcd_end_in_time(tmp_path: Path):
