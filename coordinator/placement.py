@@ -49,7 +49,7 @@ def channel_owners(
     return spread_evenly([Channel(n) for n in range(channels)], nodes.usable, present, pinned)
 
 
-def place(  # noqa: PLR0917
+def place(  # noqa: PLR0917 -- all that a placement depends on
     nodes: RoleNodes,
     collection: Collection,
     present: Placement | None = None,
@@ -157,7 +157,7 @@ def _kept(held: tuple[Replica, ...], count: int, living: frozenset[NodeId]) -> l
     return [replace(r, leaders=tuple(leader(i, n) for i, n in enumerate(r.leaders))) for r in ranked[:count]]
 
 
-def _replica(  # noqa: PLR0917
+def _replica(  # noqa: PLR0917 -- as place
     nodes: tuple[NodeId, ...],
     leading: frozenset[NodeId],
     old: Replica | None,

@@ -109,4 +109,4 @@ class Manifest:
 
     def bump(self, **changes: object) -> "Manifest":
         """The next version, with the changes."""
-        return replace(self, version=self.version + 1, **changes)  # type: ignore[arg-type]
+        return replace(self, version=self.version + 1, **changes)  # type: ignore[arg-type]  # any field

@@ -75,7 +75,7 @@ class Writer:
         waiting = [rows.slice(start, step) for start in range(0, rows.num_rows, step)][::-1]
         while waiting:
             piece = waiting.pop()
-            payload = encode(Record(kind, id, partition, version, self.timestamp, piece))  # type: ignore[arg-type]
+            payload = encode(Record(kind, id, partition, version, self.timestamp, piece))  # type: ignore[arg-type]  # int is Kind
             if len(payload) <= self.most:
                 yield shard.channel, payload
             elif piece.num_rows == 1:

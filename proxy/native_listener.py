@@ -145,6 +145,7 @@ class NativeListener:
                     self._check_health(id, data)
                 else:
                     calls.setdefault(self._methods[number], []).append((id, (data, details[0], details[2])))
+            # A list: those of the other methods are begun, too, when one has to wait.
             self._prompt = all([self._answer_or_begin(method, arrived) for method, arrived in calls.items()])
             for id in left:
                 self._on_loop(self._cancel, id)

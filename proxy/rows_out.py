@@ -48,7 +48,8 @@ def _write_scalars(kind: DataType, column: pa.Array, target: Any) -> None:
     elif kind is DataType.JSON:
         target.data.extend(_filled(column, "null").cast(pa.binary()).to_pylist())
     else:
-        values = _filled(column, TYPES[kind].numpy.type(0).item()).to_numpy(zero_copy_only=False)  # type: ignore[union-attr]
+        zero = TYPES[kind].numpy.type(0).item()  # type: ignore[union-attr]  # numbers have one
+        values = _filled(column, zero).to_numpy(zero_copy_only=False)
         if kind is DataType.FLOAT:
             write_floats(values, target)
         else:

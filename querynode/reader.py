@@ -127,8 +127,10 @@ class Reader:
         if not parts or _reads(parts, field, fields) or (request.filter and len(parts) > FILTERED_PARTS_MAX):
             return None
         filter = compiled(request.filter, {}, schema)
+        if filter is not None and filter.keys is not None:
+            return None
         matching = Matching.over(view, parts, filter, schema, self._masks)
-        if not matching.numbers or any(rows is not None and len(rows) for rows in matching.located):
+        if not matching.numbers:
             return None
         search = ViewSearch(matching, field, fields, request, self._inline_cost)
         if len(view.searches) >= PREPARED_MAX:

@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 def _standalone(arguments: argparse.Namespace) -> int:
     settings = _load(arguments).settings
     _prepare()
-    from sheafdb import serve  # noqa: PLC0415
+    from sheafdb import serve  # noqa: PLC0415  # after _prepare()
     from sheafdb.standalone import Standalone  # noqa: PLC0415  # the roles: half a second
 
     return serve.run(lambda: Standalone.open(arguments.data, settings), settings.logging)
@@ -83,8 +83,8 @@ def _standalone(arguments: argparse.Namespace) -> int:
 def _role(arguments: argparse.Namespace) -> int:
     settings = _load(arguments).settings
     _prepare()
-    from sheafdb import serve  # noqa: PLC0415
-    from sheafdb.node import Node  # noqa: PLC0415
+    from sheafdb import serve  # noqa: PLC0415  # after _prepare()
+    from sheafdb.node import Node  # noqa: PLC0415  # after _prepare()
 
     return serve.run(lambda: Node.open(arguments.role, settings), settings.logging)
 
@@ -101,7 +101,7 @@ def _config(arguments: argparse.Namespace) -> int:
     configuration = _load(arguments)
     rows = [(name, value, origin) for name, value, origin in configuration.rows()]
     if arguments.output == "json":
-        import json  # noqa: PLC0415
+        import json  # noqa: PLC0415  # only here
 
         print(json.dumps({name: {"value": value, "from": origin} for name, value, origin in rows}, indent=2))
         return 0
@@ -112,7 +112,7 @@ def _config(arguments: argparse.Namespace) -> int:
 
 
 def _load(arguments: argparse.Namespace) -> "Configuration":
-    from sheafdb.config import Given, from_flag, load  # noqa: PLC0415
+    from sheafdb.config import Given, from_flag, load  # noqa: PLC0415  # --version needs none of it
 
     flags = [from_flag(text) for text in arguments.set]
     # The roles behind the proxy listen for each other only.

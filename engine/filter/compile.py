@@ -127,8 +127,8 @@ def compile(text: str, schema: Schema, params: Mapping[str, Any] | None = None) 
 
 def _compile(text: str, schema: Schema, params: Mapping[str, Any]) -> Filter:
     # The parser's library takes 60 ms to import, which a server's start need not wait for.
-    from engine.filter.check import check  # noqa: PLC0415
-    from engine.filter.parse import parse  # noqa: PLC0415
+    from engine.filter.check import check  # noqa: PLC0415  # as above
+    from engine.filter.parse import parse  # noqa: PLC0415  # as above
 
     if not text.strip():
         return Filter("", frozenset(), None, False, Constant(True))

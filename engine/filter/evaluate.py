@@ -108,9 +108,9 @@ def _compare(op: str, left: tree.Value, right: tree.Value, batch: Batch) -> Vect
     x, x_valid = _vector(left, batch)
     if isinstance(right, tree.Literal):
         # A plain Python number takes the type of the column: no copy of the column is made.
-        return OPERATORS[op](x, right.value), x_valid  # type: ignore[return-value]
+        return OPERATORS[op](x, right.value), x_valid  # type: ignore[return-value]  # comparisons give arrays
     y, y_valid = _vector(right, batch)
-    return OPERATORS[op](x, y), both(x_valid, y_valid)  # type: ignore[return-value]
+    return OPERATORS[op](x, y), both(x_valid, y_valid)  # type: ignore[return-value]  # as above
 
 
 def _column(value: tree.Value, batch: Batch) -> pa.Array:

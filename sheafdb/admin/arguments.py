@@ -55,6 +55,6 @@ def add_to(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from sheafdb.admin import commands  # noqa: PLC0415
+    from sheafdb.admin import commands  # noqa: PLC0415  # after the arguments are known to be right
 
     return commands.run(arguments)
