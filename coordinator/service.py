@@ -31,7 +31,7 @@ from rpc.roles import CatalogChange, CollectionStats, CompactionState, CreateCol
 from storage import keys
 from storage.log.port import Log
 from storage.manifests import commit_manifest
-from storage.meta.port import MetaStore
+from storage.meta.port import MetaStore, Put
 from storage.objects.port import ObjectStore
 
 ATTEMPTS_MAX = 100
@@ -103,7 +103,8 @@ class CoordinatorService:
                 return present.revision
             failpoint("ddl.before_commit")
             try:
-                revision = await self._meta.commit((authority.condition, *decision.conditions), decision.writes)
+                writes = (*decision.writes, Put(keys.DEFINED, b""))
+                revision = await self._meta.commit((authority.condition, *decision.conditions), writes)
             except Conflict:
                 await authority.check(self._meta)
                 continue

@@ -70,7 +70,7 @@ class Proxy:
             query,
             search,
         ):
-            handlers |= part.handlers()
+            handlers |= {rpc: definitions.current(rpc, handler) for rpc, handler in part.handlers().items()}
         self.methods: dict[str, Method] = methods(
             handlers, settings.proxy, search.prompt_handlers(), search.group_handlers()
         )

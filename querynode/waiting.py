@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from core.errors import Timeout
 from core.ids import Channel, Position
+from core.latest import Latest
 from storage.log.port import Log
 
 T = TypeVar("T")
@@ -52,31 +53,12 @@ async def until(holds: Callable[[], bool], signal: Callable[[], Signal], deadlin
         await within(deadline, signal().next(), what)
 
 
-class LogEnd:
-    """The end of one channel, asked once for all who wait.
-
-    A call under way may have looked before an append whose acknowledgement the asker already saw;
-    so whoever comes while one runs shares the next one.
-    """
+class LogEnd(Latest[Position]):
+    """The end of one channel, asked once for all who wait: it is behind every append whose acknowledgement the asker
+    already saw."""
 
     def __init__(self, log: Log, channel: Channel) -> None:
-        self._log, self._channel = log, channel
-        self._running: asyncio.Task[Position] | None = None
-        self._next: asyncio.Task[Position] | None = None
+        async def end() -> Position:
+            return (await log.end([channel]))[0]
 
-    def ask(self) -> Awaitable[Position]:
-        """The channel's end at some moment after this call."""
-        if self._next is None:
-            running = self._running if self._running and not self._running.done() else None
-            task = asyncio.create_task(self._call(running), name=f"end of channel {self._channel}")
-            # Everyone who asked may be gone by the time it fails.
-            task.add_done_callback(lambda t: t.cancelled() or t.exception())
-            self._next = task
-        return asyncio.shield(self._next)
-
-    async def _call(self, before: asyncio.Task[Position] | None) -> Position:
-        if before:
-            await asyncio.wait({before})
-        # From here on the answer may be older than a new question.
-        self._running, self._next = self._next, None
-        return (await self._log.end([self._channel]))[0]
+        super().__init__(end, f"end of channel {channel}")

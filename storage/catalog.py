@@ -1,11 +1,14 @@
 """The catalog as every role reads it: collections and their placement, always current."""
 
+from functools import partial
+
 from core.catalog import DEFAULT_DATABASE, Collection, Placement
 from core.errors import CollectionNotFound, DatabaseNotFound
 from core.ids import CollectionId, Revision
+from core.latest import Latest
 from storage import keys
 from storage.meta.mirror import Mirror
-from storage.meta.port import MetaStore
+from storage.meta.port import Item, MetaStore
 
 
 class Catalog:
@@ -16,6 +19,7 @@ class Catalog:
         self.placements: Mirror[Placement] = Mirror(meta, keys.PLACEMENTS, Placement)
         self._by_name: dict[tuple[str, str], Collection] = {}
         self._names: dict[str, tuple[str, str]] = {}
+        self._defined: Latest[Item | None] = Latest(partial(meta.get, keys.DEFINED), "the last change of definitions")
 
     async def start(self) -> None:
         await self.collections.start()
@@ -65,3 +69,9 @@ class Catalog:
     async def wait(self, revision: Revision) -> None:
         """Returns once the DDL committed at ``revision`` is seen here."""
         await self.collections.wait(revision)
+
+    async def catch_up(self) -> None:
+        """Returns once all DDL that anyone committed before this call is seen here. Raises ``Unavailable``,
+        ``Timeout``."""
+        if last := await self._defined.ask():
+            await self.wait(last.revision)

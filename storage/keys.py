@@ -18,6 +18,8 @@ ADOPTING = "adopting"
 """In a store that is being filled from another one; the key's revision is the epoch of who fills it."""
 NEXT_ID = "next_id"
 """Decimal text: the first id not leased yet (``coordinator.ids``)."""
+DEFINED = "defined"
+"""Empty, written by every change of definitions (``Coordinator.change``): its revision is that of the last one."""
 LEADER = "leader"
 """The leading coordinator's node id, bound to its lease."""
 

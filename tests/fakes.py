@@ -179,7 +179,10 @@ class FakeCoordinator:
             writes.append(Put(keys.placement(value.id), keys.encode(led_by(value.id, leaders))))
         else:
             writes.append(Delete(keys.placement(value.id)))
-        return await self.meta.commit([], writes)
+        return await self._commit(*writes)
+
+    async def _commit(self, *writes: Put | Delete) -> Revision:
+        return await self.meta.commit([], [*writes, Put(keys.DEFINED, b"")])
 
     async def change(self, change: roles.CatalogChange) -> Revision:
         self.asked.append(change)
@@ -191,7 +194,7 @@ class FakeCoordinator:
                     gone = self._find(change.name)
                 except CollectionNotFound:
                     return Revision(0)
-                return await self.meta.commit([], [Delete(keys.collection(gone.id)), Delete(keys.placement(gone.id))])
+                return await self._commit(Delete(keys.collection(gone.id)), Delete(keys.placement(gone.id)))
             case _:
                 return await self._put(self._changed(self._find(change.collection), change))
 

@@ -6,7 +6,7 @@ no test's time is spent on it.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +24,14 @@ FIXTURES = {
     "toxiproxy_server": ["toxiproxy"],
     "installed_servers": ["kafka", "etcd", "minio", "toxiproxy"],
 }
+
+
+class UnsyncedEtcd(Etcd):
+    """Where disks are slow and shared, a sync takes seconds, and leases end meanwhile: that is not what the tests that
+    share this server are about. What it wrote outlives its process all the same."""
+
+    def _command(self) -> Sequence[str]:
+        return *super()._command(), "--unsafe-no-fsync"
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -48,7 +56,7 @@ def kafka_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.
 
 @pytest.fixture(scope="session")
 def etcd_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Etcd]:
-    yield from running(Etcd, tmp_path_factory.mktemp("etcd"), pytestconfig)
+    yield from running(UnsyncedEtcd, tmp_path_factory.mktemp("etcd"), pytestconfig)
 
 
 @pytest.fixture(scope="session")

@@ -55,6 +55,24 @@ async def test_a_catalog_shows_the_change_at_the_revision_returned(rig: Rig) -> 
     await catalog.close()
 
 
+async def test_a_catalog_catches_up_with_what_others_acknowledged(rig: Rig) -> None:
+    catalog = Catalog(rig.store.meta)
+    await catalog.start()
+    await catalog.catch_up()
+    await rig.coordinator.change(CreateCollection("", "c", SCHEMA))
+    await catalog.catch_up()
+    first = catalog.find("", "c")
+    await rig.coordinator.change(DropCollection("", "c"))
+    await rig.coordinator.change(CreateCollection("", "c", SCHEMA))
+    await catalog.catch_up()
+    assert catalog.find("", "c").id != first.id
+    await rig.coordinator.change(DropCollection("", "c"))
+    await catalog.catch_up()
+    with pytest.raises(CollectionNotFound):
+        catalog.find("", "c")
+    await catalog.close()
+
+
 async def test_racing_changes_all_happen_or_are_refused(rig: Rig) -> None:
     other = replace(SCHEMA, description="other")
     changes = [CreateCollection("", "c", s) for s in (SCHEMA, other) * 5]
