@@ -48,8 +48,8 @@ class KnownSearches:
             self._shapes.remember(call.message, call.named_database, queries.tobytes(), (plan, level))
 
     def alike(self, calls: Sequence[Call]) -> list[Alike]:
-        """The known ones among these, in groups that can go as one; those by filter or range alone, as one of them
-        may have to look further than the others."""
+        """The known ones among these, in groups that can go as one; those by range alone, as one of them may have
+        to look much further than the others."""
         groups: list[Alike] = []
         last: dict[int, Alike] = {}
         for number, call in enumerate(calls):
@@ -61,7 +61,7 @@ class KnownSearches:
             if self._catalog.get(plan.collection.id) is not plan.collection:
                 continue
             group = last.get(id(plan))
-            apart = plan.filter or plan.near is not None or plan.far is not None
+            apart = plan.near is not None or plan.far is not None
             if group is None or apart or len(group.numbers) == most_together(plan.k):
                 group = last[id(plan)] = Alike(plan, level, [], [])
                 groups.append(group)

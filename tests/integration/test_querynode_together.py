@@ -25,12 +25,13 @@ async def rig(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[S
     await rig.close()
 
 
-def requests(rig: SpreadRig) -> list[SearchRequest]:
+def requests(rig: SpreadRig, filter: str) -> list[SearchRequest]:
     return [
         SearchRequest(
             rig.collection.id,
             0,
             PARTITIONS,
+            filter,
             output=("n",),
             consistency=Consistency.STRONG,
             field_id=VECTOR,
@@ -52,7 +53,8 @@ def same(one: SearchReply, other: SearchReply) -> bool:
     )
 
 
-async def test_together_as_alone(rig: SpreadRig) -> None:
+@pytest.mark.parametrize("filter", ["", "n % 3 == 0", "n < 12", "n > 100000"])
+async def test_together_as_alone(rig: SpreadRig, filter: str) -> None:
     for s in range(4):
         await rig.upsert([(n, n) for n in range(100 * s, 100 * (s + 1))], PARTITIONS[s % 2])
         await rig.seal()
@@ -62,8 +64,8 @@ async def test_together_as_alone(rig: SpreadRig) -> None:
     assert sum((await rig.holders()).values()) > 0
     await rig.upsert([(n, n + 5) for n in range(0, 500, 9)])
     for node in (rig.node, rig.alone):
-        alone = [await node.search(r) for r in requests(rig)]
-        assert any(reply.counts.any() for reply in alone)
-        together = split(await node.search(joined(requests(rig))), SIZES)
+        alone = [await node.search(r) for r in requests(rig, filter)]
+        assert any(reply.counts.any() for reply in alone) == (filter != "n > 100000")
+        together = split(await node.search(joined(requests(rig, filter))), SIZES)
         for one, other in zip(alone, together, strict=True):
             assert same(one, other)

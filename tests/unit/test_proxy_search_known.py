@@ -66,9 +66,13 @@ def test_a_group_has_a_bound(k: int, together: int) -> None:
     assert list(map(len, numbers(groups))) == [together, together, 1]
 
 
-@pytest.mark.parametrize("bound", [{"near": 0.5}, {"far": 0.5}, {"filter": "n > 1"}])
-def test_by_range_or_filter_each_goes_alone(bound: dict[str, Any]) -> None:
+@pytest.mark.parametrize("bound", [{"near": 0.5}, {"far": 0.5}])
+def test_by_range_each_goes_alone(bound: dict[str, Any]) -> None:
     assert numbers(known(a=plan(**bound)).alike([call("a", 1), call("a", 2)])) == [[0], [1]]
+
+
+def test_those_with_one_filter_go_together() -> None:
+    assert numbers(known(a=plan(filter="n > 1")).alike([call("a", 1), call("a", 2)])) == [[0, 1]]
 
 
 @pytest.mark.parametrize("change", [{"filter_params": {"n": 1}}, {"group_by": object()}, {"k": K_MAX + 1}])
