@@ -49,6 +49,9 @@ HALVES = ("first", "second")
 SETTINGS: dict[str, object] = {"index_node.rows_min": 1000, "query_node.spread_bytes": 1}
 QUIET_S = 3.0
 """Longer than a query node takes to open the index that the coordinator has just named."""
+QUIET_CORES, QUIET_AFTER_S = 0.12, 60.0
+"""What idle servers take of a core; and how long they are given to come to that after rows or nodes came: with one
+client, what they still do then would count as a good part of what its calls cost."""
 AT_LEAST = 0.5
 HEADING = "What distribution costs"
 
@@ -78,13 +81,7 @@ class Pair:
         self.lines.append(f"| {of}, {what}{clients} clients | {spent_us(ours)} | {spent_us(theirs)} |")
 
     def _drive(self, server: Server | BenchCluster, work: BareSearch, clients: int) -> Load:
-        pids = {"standalone": server.pid} if isinstance(server, Server) else server.pids
-        processes = {name: psutil.Process(pid) for name, pid in pids.items()}
-
-        def spent() -> Mapping[str, float]:
-            return {name: sum(process.cpu_times()[:2]) for name, process in processes.items()}
-
-        return drive(server.address, work, clients, self._seconds, spent)
+        return drive(server.address, work, clients, self._seconds, lambda: spent(server))
 
 
 def measure(bench: Bench) -> None:
@@ -100,6 +97,8 @@ def measure(bench: Bench) -> None:
         for of, at_least in (("proxy and query node", None), ("proxy, leader and worker", AT_LEAST)):
             if at_least:
                 leader = cluster.spread()
+            for server in (alone, cluster):
+                wait_until_quiet(server)
             for clients in CLIENTS:
                 pair.search(of, single, clients, at_least)
             pair.search(of, batch, 1, at_least, NQ)
@@ -107,6 +106,22 @@ def measure(bench: Bench) -> None:
         strong_reads(bench, alone, cluster)
     bench.sections[HEADING] = page(pair.lines, profiles)
     print(bench.sections[HEADING])
+
+
+def spent(server: Server | BenchCluster) -> Mapping[str, float]:
+    """CPU seconds until now, by process."""
+    pids = {"standalone": server.pid} if isinstance(server, Server) else server.pids
+    return {name: sum(psutil.Process(pid).cpu_times()[:2]) for name, pid in pids.items()}
+
+
+def wait_until_quiet(server: Server | BenchCluster) -> None:
+    """Returns once what came before is done; or goes on after a while."""
+    end = time.monotonic() + QUIET_AFTER_S
+    while time.monotonic() < end:
+        before = sum(spent(server).values())
+        time.sleep(QUIET_S)
+        if sum(spent(server).values()) - before < QUIET_S * QUIET_CORES:
+            return
 
 
 def per_core(load: Load) -> float:
