@@ -41,6 +41,7 @@ LEFT = (
     keys.CLUSTER,
     keys.CLUSTER_CREATING,
     keys.ADOPTING,
+    keys.DEFINED,
     keys.PLACEMENTS,
     keys.OWNERS,
     keys.GARBAGE,
