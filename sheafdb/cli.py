@@ -35,7 +35,15 @@ def main() -> None:
     """Entry point of the ``sheafdb`` command."""
     arguments = _parser().parse_args()
     try:
-        sys.exit(arguments.run(arguments))
+        code = arguments.run(arguments)
+        sys.stdout.flush()
+        sys.exit(code)
+    except BrokenPipeError:
+        if arguments.run in (_standalone, _role):
+            raise
+        # Whoever read the output has had enough of it (``| head``). The interpreter flushes once more as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
     except SheafError as e:
         print(f"sheafdb: {e}", file=sys.stderr)
         sys.exit({InvalidArgument: WRONG_USE, StartRefused: REFUSED}.get(type(e), FAILED))

@@ -28,6 +28,17 @@ def test_version_loads_nothing_heavy() -> None:
     assert result.stdout == "[]\n"
 
 
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_a_reader_that_has_had_enough_is_no_failure_to_tell(output: str) -> None:
+    command = [sys.executable, "-m", "sheafdb.cli", "config", "--output", output]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(60) == 1
+
+
 def test_config_is_a_table_of_name_value_origin(tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text("logging:\n  level: debug\n")
