@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from aiokafka.protocol.offset import OffsetRequest
 
 from core.ids import Channel, Position
+from core.latest import Latest
 from storage.log.kafka_connection import Brokers, retried
 
 NEXT, FIRST = -1, -2
@@ -45,33 +46,18 @@ class Offsets:
 
 
 class _SharedCall:
-    """One call at a time to a broker.
-
-    One under way may have looked before an append whose acknowledgement the asker already saw; so
-    whoever comes while it runs shares the next one.
-    """
+    """One call at a time to a broker, for the ends of all channels that were asked for until it begins."""
 
     def __init__(self, brokers: Brokers, node: int) -> None:
         self._brokers, self._node = brokers, node
-        self._running: asyncio.Task[dict[Channel, tuple[int, Position]]] | None = None
-        self._next: asyncio.Task[dict[Channel, tuple[int, Position]]] | None = None
         self._asked: set[Channel] = set()
+        self._ends = Latest(self._call, f"log ends of broker {node}")
 
     async def end(self, channel: Channel) -> Position:
         self._asked.add(channel)
-        if self._next is None:
-            self._next = asyncio.create_task(self._call(self._running), name=f"log ends of broker {self._node}")
-            # Everyone who asked may be gone by the time it fails.
-            self._next.add_done_callback(lambda t: t.cancelled() or t.exception())
-        return _position(self._brokers, channel, await asyncio.shield(self._next))
+        return _position(self._brokers, channel, await self._ends.ask())
 
-    async def _call(
-        self, before: asyncio.Task[dict[Channel, tuple[int, Position]]] | None
-    ) -> dict[Channel, tuple[int, Position]]:
-        if before:
-            await asyncio.wait({before})
-        # From here on the answer may be older than a new question.
-        self._running, self._next = self._next, None
+    async def _call(self) -> dict[Channel, tuple[int, Position]]:
         asked, self._asked = self._asked, set()
         return await _list_offsets(self._brokers, self._node, sorted(asked), NEXT)
 
