@@ -57,10 +57,10 @@ BAD_INSERTS: dict[str, Callable[[], milvus_pb2.InsertRequest]] = {
     "long string": lambda: insert(text=text_column("x" * 51)),
     "very long string": lambda: insert(text=text_column("x" * 5_000_000)),
     "long in bytes only": lambda: insert(text=text_column("ü" * 30)),
-    "missing column": lambda: insert(n=None),  # type: ignore[arg-type]
+    "missing column": lambda: insert(n=None),
     "wrong type": lambda: insert(n=text_column("one")),
     "no payload": lambda: insert(n=schema_pb2.FieldData(type=schema_pb2.DataType.Int64)),
-    "unknown type number": lambda: insert(n=schema_pb2.FieldData(type=987)),  # type: ignore[arg-type]
+    "unknown type number": lambda: insert(n=schema_pb2.FieldData(type=987)),
     "unknown column": lambda: insert(surprise=text_column("x")),
     "not JSON": lambda: insert(doc=json_column(b"{not json")),
     "JSON not UTF-8": lambda: insert(doc=json_column(b'{"a": "\xff\xfe"}')),
@@ -204,7 +204,7 @@ def test_schemas_that_are_no_schemas(stub: milvus_pb2_grpc.MilvusServiceStub) ->
         params = [common_pb2.KeyValuePair(key="dim", value=dim)]
         return schema_pb2.FieldSchema(name="v", data_type=kind.FloatVector, type_params=params)
 
-    unknown = schema_pb2.FieldSchema(name="u", data_type=12345)  # type: ignore[arg-type]
+    unknown = schema_pb2.FieldSchema(name="u", data_type=12345)
     for fields in (
         [],
         [key],

@@ -62,7 +62,7 @@ def status_of(reply: Any) -> Any:
 
 def placeholder(*values: bytes, type: int = 101) -> bytes:
     group = common_pb2.PlaceholderGroup(
-        placeholders=[common_pb2.PlaceholderValue(tag="$0", type=type, values=list(values))]  # type: ignore[arg-type]
+        placeholders=[common_pb2.PlaceholderValue(tag="$0", type=type, values=list(values))]
     )
     return group.SerializeToString()
 

@@ -292,7 +292,7 @@ async def test_random_requests(target: Target, rpc: str) -> None:
         scribble(request, rng)
         named = request.DESCRIPTOR.fields_by_name.get("collection_name")
         if named is not None and not named.is_repeated and rng.random() < 0.9:
-            request.collection_name = "c"  # type: ignore[attr-defined]
+            request.collection_name = "c"
         if name == "Search":
             plausible_search(request, rng)
         data = request.SerializeToString()

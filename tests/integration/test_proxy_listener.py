@@ -255,7 +255,7 @@ async def test_a_listener_whose_thread_dies_is_noticed(proxy: Proxy) -> None:
         def at_once(self, _arrived: Any) -> Any:
             raise RuntimeError("broken")
 
-    proxy.methods.update(GetVersion=Broken())  # type: ignore[call-overload]
+    proxy.methods.update(GetVersion=Broken())
     supervisor = Supervisor()
     listener = await serve(proxy, ServerSettings(port=0, listener="native"))
     await asyncio.sleep(2 * SCAN_INTERVAL_S)  # it watches what lives longer than that

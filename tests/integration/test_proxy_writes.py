@@ -88,7 +88,7 @@ def test_partition_key(house: House, client: MilvusClient) -> None:
     records = house.log.of(house.catalog.find("default", "keyed"))
     homes: dict[str, set[int]] = {}
     for _, record in records:
-        for tenant in record.batch.column("tenant").to_pylist():  # type: ignore[union-attr]
+        for tenant in record.batch.column("tenant").to_pylist():
             homes.setdefault(tenant, set()).add(record.partition)
     assert all(len(partitions) == 1 for partitions in homes.values())
     assert len({p for ps in homes.values() for p in ps}) > 1

@@ -182,7 +182,7 @@ class Rig:
             part = batch.filter(pa.array(numbers == shard.number))
             if part.num_rows:
                 id = ShardId(collection.id, shard.number)
-                value = record.Record(kind, id, partition, 1, self.clock.now(), part)  # type: ignore[arg-type]
+                value = record.Record(kind, id, partition, 1, self.clock.now(), part)
                 entries.append((shard.channel, record.encode(value)))
         return await self.store.log.append(entries)
 
@@ -256,7 +256,7 @@ class Rig:
             found += [(r.position, record.decode(r.payload)) for r in batch if r.position < end]
             if batch[-1].position >= end - 1:
                 break
-        await reader.aclose()  # type: ignore[attr-defined]
+        await reader.aclose()
         return found
 
 

@@ -202,7 +202,7 @@ async def test_whoever_claims_next_ends_the_one_before(source: Path, tmp_path: P
         epoch = await new.claim.meta.commit([], [Put(keys.ADOPTING, b"")])
         with pytest.raises(Fenced, match="another process fills"):
             await adopt(store, content, new, silent)
-        assert (await new.claim.meta.get(keys.ADOPTING)).revision == epoch  # type: ignore[union-attr]
+        assert (await new.claim.meta.get(keys.ADOPTING)).revision == epoch
 
 
 async def test_a_log_that_grows_meanwhile_is_told(source: Path, tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ async def test_a_log_that_grows_meanwhile_is_told(source: Path, tmp_path: Path) 
                 await append([(channel, b"somebody else's")])
                 return await append(entries)
 
-            new.log.append = after_another  # type: ignore[method-assign]
+            new.log.append = after_another
             with pytest.raises(Refused, match=complaint):
                 await adopt(store, content, new, silent)
 

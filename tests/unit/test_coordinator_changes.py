@@ -74,7 +74,7 @@ class Catalog:
         if decision.writes:
             name = keys.name("default", "c")
             taken = name in self.keys
-            value = self.keys.get(keys.collection(int(self.keys[name]))) if taken else None  # type: ignore[arg-type]
+            value = self.keys.get(keys.collection(int(self.keys[name]))) if taken else None
             collection = keys.decode(Collection, value) if value else None
             revision = Revision(self._revision if taken else 0)
             self.present = Present(revision, collection, revision)

@@ -53,7 +53,7 @@ def make_task(source: ObjectRef, target: str = "c/segment-1.index-2-3", **change
         source=source, column="v", column_type=DataType.FLOAT_VECTOR, dim=DIM, field_id=FieldId(101),
         index_id=IndexId(2), type="HNSW", metric="L2", params=(("M", "8"),), target=target,
     )  # fmt: skip
-    return IndexTask(**(values | changes))  # type: ignore[arg-type]
+    return IndexTask(**(values | changes))
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ async def test_tasks_wait_for_each_other(
         running += 1
         most = max(most, running)
         try:
-            return real(*args, **kwargs)  # type: ignore[arg-type]
+            return real(*args, **kwargs)
         finally:
             running -= 1
 
@@ -148,7 +148,7 @@ async def test_closing_ends_a_build(objects: FolderObjects, tmp_path: Path, monk
 
     def told(*args: object, **kwargs: object) -> str:
         begun.set()
-        return real(*args, **kwargs)  # type: ignore[arg-type]
+        return real(*args, **kwargs)
 
     monkeypatch.setattr(service, "build", told)
     params = (("M", "64"), ("efConstruction", "2000"))

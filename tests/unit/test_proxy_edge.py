@@ -281,7 +281,7 @@ async def test_auto_ids_are_never_given_twice() -> None:
             await asyncio.sleep(0)
             return range(start, start + count)
 
-    ids = AutoIds(Coordinator(), 10)  # type: ignore[arg-type]
+    ids = AutoIds(Coordinator(), 10)
     taken = await asyncio.gather(*(ids.take(n) for n in [3, 4, 5, 1, 25, 2, 10, 7] * 5))
     flat = [int(i) for part in taken for i in part]
     assert len(set(flat)) == len(flat) == 57 * 5

@@ -146,7 +146,7 @@ def test_records_hold_every_row_once_in_its_shard(sizes: list[int], shards: int)
         found += record.batch.to_pylist()
     assert sorted(found, key=lambda r: r["id"]) == batch.to_pylist()
     deleted = [decode(p) for _, p in writer.deletes(batch.column("id"))]
-    assert sorted(k for r in deleted for k in r.batch.column("pk").to_pylist()) == list(range(len(sizes)))  # type: ignore[union-attr]
+    assert sorted(k for r in deleted for k in r.batch.column("pk").to_pylist()) == list(range(len(sizes)))
 
 
 def test_a_row_too_large_for_the_log() -> None:

@@ -40,7 +40,7 @@ def call(name: str, number: float) -> Call:
 
 
 def known(collections: dict[int, Any] | None = None, **shapes: Any) -> KnownSearches:
-    searches = KnownSearches({1: COLLECTION} if collections is None else collections)  # type: ignore[arg-type]
+    searches = KnownSearches({1: COLLECTION} if collections is None else collections)
     for name, planned in shapes.items():
         searches.remember(planned, Consistency.BOUNDED, np.full((1, DIM), 0.5, np.float32), call(name, 0.5))
     return searches

@@ -45,7 +45,7 @@ async def page(shard: Shaky, ends: PageEnds, larger: bool, size: int, last: Page
         metric=SimpleNamespace(larger_is_better=larger),
         collection=None,
     )
-    return await read_page(plan, 1, CUT, None, ends, shard.best)  # type: ignore[arg-type]
+    return await read_page(plan, 1, CUT, None, ends, shard.best)
 
 
 async def all_pages(shard: Shaky, ends: PageEnds, larger: bool, size: int, *, twice: bool = False) -> list[Any]:

@@ -76,8 +76,8 @@ def test_searches_that_differ_in_where_the_vector_is_are_told_apart() -> None:
     """Both messages are as long, and what is left of them without their vectors may be the same."""
     shapes, first, second = Shapes(), object(), object()
     a, b = b"A" * 20, b"B" * 20
-    shapes.remember(a + b"xyz" + b"xyz", "", a, first)  # type: ignore[arg-type]
-    shapes.remember(b"xyz" + b + b"xyz", "", b, second)  # type: ignore[arg-type]
+    shapes.remember(a + b"xyz" + b"xyz", "", a, first)
+    shapes.remember(b"xyz" + b + b"xyz", "", b, second)
     assert shapes.find(b"C" * 20 + b"xyzxyz", "") == (first, b"C" * 20)
     assert shapes.find(b"xyz" + b"C" * 20 + b"xyz", "") == (second, b"C" * 20)
 

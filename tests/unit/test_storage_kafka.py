@@ -156,7 +156,7 @@ async def test_who_comes_while_a_call_is_under_way_shares_the_next_one():
     offsets = Offsets(fake.brokers)  # type: ignore[arg-type]  # the part it uses
     fake.brokers.held.clear()
     early = asyncio.create_task(offsets.ends([Channel(0)]))
-    while not fake.calls:  # noqa: ASYNC110
+    while not fake.calls:  # noqa: ASYNC110  # it has no event
         await asyncio.sleep(0)
     fake.end = 1  # acknowledged after the broker has looked
     late = [asyncio.create_task(offsets.ends([Channel(c)])) for c in (0, 2, 0)]
@@ -214,7 +214,7 @@ async def test_a_batch_nobody_waits_for_is_not_sent_again_and_another_producer_b
     lane = Lane(fake.brokers, Channel(0), 10_000)  # type: ignore[arg-type]  # the part it uses
     fake.refusals = [6]
     given_up = lane.put([Entry(b"a")])
-    while not fake.sent:  # noqa: ASYNC110
+    while not fake.sent:  # noqa: ASYNC110  # it has no event
         await asyncio.sleep(0)
     queued = lane.put([Entry(b"never sent")])
     for waiting in (given_up, queued):

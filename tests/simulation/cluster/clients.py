@@ -23,7 +23,7 @@ from tests.simulation.cluster.nodes import Cluster
 from tests.simulation.cluster.oracle import Rows
 
 SCHEMA = Schema(
-    (Field(0, "pk", DataType.INT64, primary=True), Field(0, "n", DataType.INT64)),  # type: ignore[arg-type]
+    (Field(0, "pk", DataType.INT64, primary=True), Field(0, "n", DataType.INT64)),
 )
 KEYS = 10
 """Keys of a shard that are written again and again."""

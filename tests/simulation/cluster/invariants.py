@@ -116,7 +116,7 @@ class Invariants:
 
     def _manifest(self, process: Process, write: Put | Delete) -> None:
         collection, number = (int(x) for x in write.key.removeprefix(keys.MANIFESTS).split("/"))
-        shard = ShardId(collection, number)  # type: ignore[arg-type]
+        shard = ShardId(collection, number)
         old = self._manifests.get(shard)
         if isinstance(write, Delete):
             self._unnamed(o.name for o in (old.objects() if old else ()))

@@ -76,7 +76,7 @@ def schedules(seeds: Iterable[int]) -> Iterator[Result]:
 
 def _forget_remote_segments() -> None:
     """Their finalizers would keep each schedule's world: a process of the product has one, for its whole life."""
-    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+    for finalizer in list(weakref.finalize._registry):
         held = finalizer.peek()
         if held and isinstance(held[0], RemoteSegment):
             finalizer.detach()

@@ -123,7 +123,7 @@ class Cluster:
     def served(self, name: str, work: Callable[[Any], Awaitable[Any]]) -> Awaitable[Any]:
         """Asks a node's service over the network. Raises ``Unavailable``."""
         node, process = self.nodes.get(name), self.process(name)
-        return self.network.ask(process if node and node.started else None, lambda: work(node.service))  # type: ignore[union-attr]
+        return self.network.ask(process if node and node.started else None, lambda: work(node.service))
 
     @property
     def leader(self) -> str:

@@ -143,7 +143,7 @@ def placement_breaks_before_it_makes() -> Iterator[None]:
             return True
 
     def hasty(nodes: Any, collection: Any, present: Any, ready: Any, *rest: Any, **named: Any) -> Any:
-        return place(nodes, collection, present, Everyone(), *rest, **named)  # type: ignore[arg-type]
+        return place(nodes, collection, present, Everyone(), *rest, **named)
 
     with mock.patch.object(coordinator.state, "place", hasty):
         yield
