@@ -2,25 +2,18 @@
 
 A change goes to the coordinator, and its effect is awaited in this proxy's catalog. The others hear of it from the
 metadata store a moment later, or much later where they are cut off from it; so they look before they say what is
-defined, and before they refuse what is not.
+defined and before they refuse what is not, and beside writes and reads that must see what was acknowledged before.
 """
 
 import asyncio
 import time
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 import structlog
 
-from core.catalog import Collection
-from core.errors import (
-    CollectionNotFound,
-    CollectionNotLoaded,
-    IndexNotFound,
-    PartitionNotFound,
-    PartitionNotLoaded,
-    Timeout,
-    Unavailable,
-)
+from core.catalog import Collection, Consistency
+from core.errors import PartitionNotFound, SheafError, Timeout, Unavailable
 from core.ids import PartitionId
 from proxy.call import Call, Handler
 from rpc.roles import CatalogChange, Coordinator
@@ -38,28 +31,60 @@ LOOKS = frozenset(
         "DescribeIndex",
         "GetLoadState",
         "GetLoadingProgress",
+        "Flush",
+        "ManualCompaction",
     }
 )
-"""RPCs that ask what is defined."""
-UNDEFINED = (CollectionNotFound, CollectionNotLoaded, PartitionNotFound, PartitionNotLoaded, IndexNotFound)
-"""What others answer where something is not, or not yet."""
+"""RPCs that say what is defined, or act on it once and for all."""
+CERTAIN = frozenset({Consistency.STRONG, Consistency.SESSION})
+"""Levels of reads that see what was acknowledged before them."""
 PATIENCE_S = 1.0
-"""How long a look at the metadata store may take; then what is known has to do, for as long again."""
+"""How long a look at the metadata store is waited for. Then what is known has to do: until it is answered, or, where it
+failed, for as long again."""
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
 
-class Definitions:
-    """What every DDL handler works with."""
+class Outdated(SheafError):
+    """A collection is not what it was when the work on it began; a handler that raises it has changed nothing."""
 
-    def __init__(self, catalog: Catalog, coordinator: Coordinator) -> None:
+
+class Definitions:
+    """What every handler works with that uses definitions or changes them."""
+
+    def __init__(self, catalog: Catalog, coordinator: Coordinator, *, alone: bool) -> None:
+        """alone: there is no other proxy, so what this one knows is always current."""
         self.catalog = catalog
         self.coordinator = coordinator
+        self._alone = alone
+        self._unanswered: asyncio.Future[None] | None = None
         self._blind_until = 0.0
 
     async def change(self, change: CatalogChange) -> None:
         """Returns once a read through this proxy sees the change."""
         await self.catalog.wait(await self.coordinator.change(change))
+
+    async def unchanged(self, collection: Collection, work: Coroutine[Any, Any, T]) -> T:
+        """What ``work`` on the collection gives, if at some moment after this call began the collection is still what
+        it was. Raises ``Outdated`` otherwise; ``work`` must have changed nothing then."""
+        result = await self._beside(work)
+        # A collection value is replaced when anything about it changes, so identity is enough.
+        if not self._alone and self.catalog.get(collection.id) is not collection:
+            raise Outdated(f"the collection {collection.name} was changed or dropped meanwhile")
+        return result
+
+    async def not_dropped(self, collection: Collection, work: Coroutine[Any, Any, T]) -> T:
+        """The same for work whose effect goes with the collection: ``Outdated`` is raised only if that was dropped."""
+        result = await self._beside(work)
+        if not self._alone and self.catalog.get(collection.id) is None:
+            raise Outdated(f"the collection {collection.name} was dropped meanwhile")
+        return result
+
+    async def as_read(self, collection: Collection, level: Consistency, work: Coroutine[Any, Any, T]) -> T:
+        """``unchanged`` for a read at a level that sees what was acknowledged before; others need not be certain."""
+        return await (self.unchanged(collection, work) if level in CERTAIN else work)
 
     def current(self, rpc: str, handler: Handler) -> Handler:
         """The handler, of what is defined as of each call."""
@@ -69,26 +94,60 @@ class Definitions:
             return await handler(request, call)
 
         async def use(request: Any, call: Call) -> Any:
-            known = self.catalog.collections.revision
-            try:
-                return await handler(request, call)
-            except UNDEFINED:
-                await self._catch_up()
-                if self.catalog.collections.revision == known:
-                    raise
-            return await handler(type(request).FromString(call.message), call)  # the first may have taken it apart
+            looked = False
+            while True:
+                known = self.catalog.collections.revision
+                try:
+                    return await handler(request, call)
+                except Outdated:
+                    pass
+                except SheafError as e:
+                    if looked or not e.caller_mistake:
+                        raise
+                    await self._catch_up()
+                    if self.catalog.collections.revision == known:
+                        raise
+                looked = True
+                request = type(request).FromString(call.message)  # the handler may have taken it apart
 
+        if self._alone:
+            return handler
         return look if rpc in LOOKS else use
 
+    async def _beside(self, work: Coroutine[Any, Any, T]) -> T:
+        """What ``work`` gives, once what others defined before this call is known, too, or can't be had."""
+        look = self._look()
+        result = await work
+        await self._seen(look)
+        return result
+
     async def _catch_up(self) -> None:
-        if time.monotonic() < self._blind_until:
+        """Returns once what others defined before this call is known here, or can't be had."""
+        await self._seen(self._look())
+
+    def _look(self) -> asyncio.Future[None] | None:
+        """Done once what others defined before this call is known here; None = that can't be had now."""
+        silent = self._unanswered and not self._unanswered.done()
+        if self._alone or silent or time.monotonic() < self._blind_until:
+            return None
+        look = asyncio.ensure_future(self.catalog.catch_up())
+        look.add_done_callback(lambda f: f.cancelled() or f.exception())  # nobody may wait any more
+        return look
+
+    async def _seen(self, look: asyncio.Future[None] | None) -> None:
+        if look is None:
             return
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                await self.catalog.catch_up()
-        except (Unavailable, Timeout, TimeoutError) as e:
+        answered, _ = await asyncio.wait({look}, timeout=PATIENCE_S)
+        error = look.exception() if answered else None
+        if not answered:
+            self._unanswered = look
+        elif isinstance(error, Unavailable | Timeout):
             self._blind_until = time.monotonic() + PATIENCE_S
-            log.warning("definitions may be outdated: the metadata store does not answer", error=str(e))
+        elif error:
+            raise error
+        else:
+            return
+        log.warning("definitions may be outdated: the metadata store does not answer", error=str(error or "silent"))
 
 
 def partition_ids(collection: Collection, names: list[str] | tuple[str, ...]) -> tuple[PartitionId, ...]:

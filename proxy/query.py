@@ -13,6 +13,7 @@ from core.types import DataType
 from proxy import consistency, output_fields, request_params
 from proxy.call import Call, Handlers
 from proxy.consistency import BOUNDED_TS
+from proxy.definitions import Definitions
 from proxy.filters import CHARACTER_BYTES, checked, template_values
 from proxy.output_fields import Output
 from proxy.partition_pruning import narrowed
@@ -25,7 +26,6 @@ from proxy.threads import Threads
 from proxy.wire import milvus, schema
 from rpc.reads import QueryReply, QueryRequest, Rows
 from rpc.roles import QueryNode
-from storage.catalog import Catalog
 
 COUNT = "count(*)"
 UNSERVED_PARAMS = ("order_by_fields", "group_by_fields", "query_iter_last_pk", "query_iter_last_element_offset")
@@ -45,8 +45,9 @@ class Selection:
 
 
 class Query:
-    def __init__(self, catalog: Catalog, shards: Shards, snapshots: Snapshots, threads: Threads) -> None:
-        self._catalog = catalog
+    def __init__(self, definitions: Definitions, shards: Shards, snapshots: Snapshots, threads: Threads) -> None:
+        self._definitions = definitions
+        self._catalog = definitions.catalog
         self._shards = shards
         self._snapshots = snapshots
         self._threads = threads
@@ -82,8 +83,10 @@ class Query:
             None if limit is None else offset + limit,
         )
         if count:
-            return _count_reply(collection, await self.count(selection, call))
-        rows = _window_of(await self.rows(selection, output.fetch, call), limit, offset)
+            counted = await self._definitions.as_read(collection, level, self.count(selection, call))
+            return _count_reply(collection, counted)
+        found = await self._definitions.as_read(collection, level, self.rows(selection, output.fetch, call))
+        rows = _window_of(found, limit, offset)
         size = sum(c.nbytes for c in rows.columns.values())
         return await self._threads.run(size, _reply, selection, output, rows)
 

@@ -138,15 +138,15 @@ class Shards:
             async with limit:
                 while True:
                     _check_still_loaded(self._catalog, collection)
+                    leaders = self._known_leaders(collection, shard)
+                    if len(leaders) < 2 or tried.issuperset(leaders):
+                        if isinstance(error, SnapshotExpired):
+                            break  # no time brings it back
+                        tried.clear()
+                        await asyncio.sleep(pause_s)
+                        pause_s = min(2 * pause_s, 0.2)
                     try:
                         leaders = self._leaders(collection, shard)
-                        if len(leaders) == 1 or tried.issuperset(leaders):
-                            if isinstance(error, SnapshotExpired):
-                                break  # no time brings it back
-                            tried.clear()
-                            await asyncio.sleep(pause_s)
-                            pause_s = min(2 * pause_s, 0.2)
-                            leaders = self._leaders(collection, shard)
                         node = self._choose(leaders, tried)
                         tried.add(node)
                         return await self._ask_replica(leaders, node, shard, ask)
@@ -165,14 +165,17 @@ class Shards:
         return min(two, key=lambda n: self._under_way[n])
 
     def _leaders(self, collection: Collection, shard: int) -> Sequence[NodeId]:
-        """One node of each replica; the same node may stand for two while they are separated."""
-        placement = self._catalog.placement(collection.id)
-        leaders = [r.leaders[shard] for r in placement.replicas if shard < len(r.leaders)] if placement else []
+        """One node of each replica, at least one; the same node may stand for two while they are separated."""
+        leaders = self._known_leaders(collection, shard)
         if not leaders:
             raise CollectionNotReady(
                 f"collection not fully loaded[collection={collection.name}]: shard {shard} has no leader"
             )
         return leaders
+
+    def _known_leaders(self, collection: Collection, shard: int) -> Sequence[NodeId]:
+        placement = self._catalog.placement(collection.id)
+        return [r.leaders[shard] for r in placement.replicas if shard < len(r.leaders)] if placement else []
 
 
 async def _first_answer(asked: Sequence[asyncio.Task[T]]) -> T:

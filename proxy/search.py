@@ -14,6 +14,7 @@ from core.limits import RESULT_ENTRIES_MAX
 from core.types import TYPES, DataType
 from proxy import consistency, search_plan
 from proxy.call import Call, Group, GroupHandlers, Handlers, PromptHandlers
+from proxy.definitions import Definitions
 from proxy.filters import CHARACTER_BYTES
 from proxy.query_vectors import check_nq, read_vectors
 from proxy.reads import Shards
@@ -28,7 +29,6 @@ from proxy.snapshots import Snapshots
 from proxy.threads import Threads
 from rpc.reads import QueryReply, QueryRequest, SearchReply
 from rpc.roles import QueryNode
-from storage.catalog import Catalog
 
 PLANS_MAX = 1024
 PLAN_KEY_BYTES_MAX = 4096
@@ -50,14 +50,15 @@ class Asked:
 
 class Search:
     def __init__(
-        self, catalog: Catalog, shards: Shards, snapshots: Snapshots, threads: Threads, *, in_process: bool
+        self, definitions: Definitions, shards: Shards, snapshots: Snapshots, threads: Threads, *, in_process: bool
     ) -> None:
         """in_process: as for ``Proxy``."""
-        self._catalog = catalog
+        self._definitions = definitions
+        self._catalog = definitions.catalog
         self._shards = shards
         self._snapshots = snapshots
         self._threads = threads
-        self._known = KnownSearches(catalog)
+        self._known = KnownSearches(self._catalog)
         self._prompt = PromptSearches(self._known, shards) if in_process else None
         self._ends = PageEnds()
         self._plans: dict[bytes, SearchPlan] = {}
@@ -74,6 +75,9 @@ class Search:
 
     async def search(self, request: Any, call: Call) -> Any:
         asked = await self._threads.run(len(request.dsl) * CHARACTER_BYTES, self._read, request, call)
+        return await self._definitions.as_read(asked.plan.collection, asked.level, self._answer(asked, request, call))
+
+    async def _answer(self, asked: Asked, request: Any, call: Call) -> Any:
         plan, queries = asked.plan, asked.queries
         if queries is None:
             queries = await self._vectors_of(request.ids, plan, asked.level, call)

@@ -43,13 +43,13 @@ class Proxy:
         pressure: dict[Channel, Pressure] | None = None,
     ) -> None:
         """pressure: of the channels whose readers fill up, kept current by whoever gives it; None = none ever.
-        in_process: whether the query nodes run in this process. Only those can be searched in the
-        thread in which a request arrives; the connections to others belong to the event loop."""
-        definitions = Definitions(catalog, coordinator)
+        in_process: whether all roles run in this process. Then there is no other proxy, and searches can run in the
+        thread in which they arrive; connections to query nodes elsewhere belong to the event loop."""
+        definitions = Definitions(catalog, coordinator, alone=in_process)
         shards, snapshots = Shards(catalog, nodes), Snapshots(log, clock)
         self._threads = Threads()
-        query = Query(catalog, shards, snapshots, self._threads)
-        search = Search(catalog, shards, snapshots, self._threads, in_process=in_process)
+        query = Query(definitions, shards, snapshots, self._threads)
+        search = Search(definitions, shards, snapshots, self._threads, in_process=in_process)
         ids = AutoIds(coordinator, settings.proxy.id_lease)
         handlers: Handlers = {}
         for part in (
@@ -59,7 +59,7 @@ class Proxy:
             Indexes(definitions),
             Upkeep(definitions, clock),
             Writes(
-                catalog=catalog,
+                definitions=definitions,
                 log=log,
                 ids=ids,
                 clock=clock,

@@ -1,5 +1,6 @@
 """The Insert, Upsert and Delete RPCs: check, hash to shards, append to the log, answer."""
 
+from collections.abc import Coroutine
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ from core.pressure import Pressure
 from engine.filter import Filter
 from proxy.admission import admit
 from proxy.call import Call, Handlers
+from proxy.definitions import Definitions
 from proxy.filters import CHARACTER_BYTES, checked, template_values
 from proxy.ids import AutoIds
 from proxy.log_entries import Entry, Writer, newest_of_each_key
@@ -25,16 +27,18 @@ from proxy.rows_out import write_ids
 from proxy.status import ok
 from proxy.threads import Threads
 from proxy.wire import milvus
-from storage.catalog import Catalog
 from storage.log.port import Log
 from storage.record import INSERT, UPSERT
+
+Made = tuple[pa.Array, list[Entry]]
+"""The keys that a request is about, and the log entries that store it."""
 
 
 class Writes:
     def __init__(
         self,
         *,
-        catalog: Catalog,
+        definitions: Definitions,
         log: Log,
         ids: AutoIds,
         clock: HybridClock,
@@ -43,7 +47,8 @@ class Writes:
         pressure: dict[Channel, Pressure],
     ) -> None:
         """pressure: of the channels under pressure, as it is now."""
-        self._catalog = catalog
+        self._definitions = definitions
+        self._catalog = definitions.catalog
         self._log = log
         self._ids = ids
         self._clock = clock
@@ -91,19 +96,35 @@ class Writes:
         if self._pressure:
             await admit(collection, self._pressure, call)
         writer = Writer(collection, self._clock.now(), self._log.record_bytes_max)
-        keys, entries = await self._threads.run(len(call.message), _entries, writer, request, keys, kind, partition)
-        await self._append(entries)
+        made = self._threads.run(len(call.message), _entries, writer, request, keys, kind, partition)
+        named = request.partition_name not in ("", DEFAULT_PARTITION)
+        keys = await self._append(collection, made, certain_first=named)
         reply = milvus.MutationResult(
             status=ok(), acknowledged=True, timestamp=writer.timestamp, succ_index=range(request.num_rows)
         )
         write_ids(keys, reply.IDs)
         return reply
 
-    async def _append(self, entries: list[Entry]) -> None:
+    async def _append(
+        self, collection: Collection, made: Coroutine[Any, Any, Made], *, certain_first: bool
+    ) -> pa.Array:
+        """Appends what is made, and gives the keys; the collection is certain to be there by then.
+
+        certain_first: definitions that are not known here yet may make a difference even where the collection is
+        there: then they are waited for first, as what is refused must have changed nothing. What was appended for
+        a dropped collection has changed nothing.
+        """
+        if certain_first:
+            return await self._store(self._definitions.unchanged(collection, made))
+        return await self._definitions.not_dropped(collection, self._store(made))
+
+    async def _store(self, made: Coroutine[Any, Any, Made]) -> pa.Array:
+        keys, entries = await made
         failpoint("write.before_append")
         if entries:
             await self._log.append(entries)
         failpoint("write.appended")
+        return keys
 
     # --- deletes --------------------------------------------------------------------------------
     async def delete(self, request: Any, call: Call) -> Any:
@@ -118,9 +139,14 @@ class Writes:
             raise InvalidArgument("failed to create delete plan: expr cannot be empty: invalid parameter")
         if self._pressure:
             await admit(collection, self._pressure, call)
-        keys = await self._doomed(collection, request, filter, params, call)
         writer = Writer(collection, self._clock.now(), self._log.record_bytes_max)
-        await self._append(writer.deletes(keys))
+
+        async def entries() -> Made:
+            keys = await self._doomed(collection, request, filter, params, call)
+            return keys, writer.deletes(keys)
+
+        read_first = bool(request.partition_name) or not filter.keys_only
+        keys = await self._append(collection, entries(), certain_first=read_first)
         return milvus.MutationResult(status=ok(), acknowledged=True, timestamp=writer.timestamp, delete_cnt=len(keys))
 
     async def _doomed(
@@ -148,10 +174,7 @@ def _checked_rows(request: Any, call: Call) -> int:
     return request.num_rows
 
 
-def _entries(
-    writer: Writer, request: Any, keys: pa.Array | None, kind: int, partition: Partition | None
-) -> tuple[pa.Array, list[Entry]]:
-    """The keys of the request's rows, and the log entries that store them."""
+def _entries(writer: Writer, request: Any, keys: pa.Array | None, kind: int, partition: Partition | None) -> Made:
     schema = writer.collection.schema
     batch = read_rows(request.fields_data, request.num_rows, schema, keys)
     if batch.nbytes > INSERT_BYTES_MAX:

@@ -1,6 +1,6 @@
 """The catalog as every role reads it: collections and their placement, always current."""
 
-from functools import partial
+from collections.abc import Awaitable
 
 from core.catalog import DEFAULT_DATABASE, Collection, Placement
 from core.errors import CollectionNotFound, DatabaseNotFound
@@ -8,7 +8,7 @@ from core.ids import CollectionId, Revision
 from core.latest import Latest
 from storage import keys
 from storage.meta.mirror import Mirror
-from storage.meta.port import Item, MetaStore
+from storage.meta.port import MetaStore
 
 
 class Catalog:
@@ -19,7 +19,8 @@ class Catalog:
         self.placements: Mirror[Placement] = Mirror(meta, keys.PLACEMENTS, Placement)
         self._by_name: dict[tuple[str, str], Collection] = {}
         self._names: dict[str, tuple[str, str]] = {}
-        self._defined: Latest[Item | None] = Latest(partial(meta.get, keys.DEFINED), "the last change of definitions")
+        self._meta = meta
+        self._caught_up: Latest[None] = Latest(self._catch_up, "catching up with definitions")
 
     async def start(self) -> None:
         await self.collections.start()
@@ -70,8 +71,11 @@ class Catalog:
         """Returns once the DDL committed at ``revision`` is seen here."""
         await self.collections.wait(revision)
 
-    async def catch_up(self) -> None:
-        """Returns once all DDL that anyone committed before this call is seen here. Raises ``Unavailable``,
+    def catch_up(self) -> Awaitable[None]:
+        """Done once all DDL that anyone committed before this call is seen here. Fails with ``Unavailable`` or
         ``Timeout``."""
-        if last := await self._defined.ask():
+        return self._caught_up.ask()
+
+    async def _catch_up(self) -> None:
+        if last := await self._meta.get(keys.DEFINED):
             await self.wait(last.revision)

@@ -36,6 +36,18 @@ def test_collections(client: MilvusClient, other: MilvusClient, name: str) -> No
         one, two = two, one
 
 
+def test_a_name_that_was_given_anew(client: MilvusClient, other: MilvusClient, name: str) -> None:
+    one, two = client, other
+    create(one, name, [ID, vector_field(2)], INDEX, consistency_level="Strong")
+    for n in range(ROUNDS):
+        assert two.insert(name, [row(1), row(2)])["insert_count"] == 2
+        one.drop_collection(name)
+        create(one, name, [ID, vector_field(2)], INDEX, consistency_level="Strong")
+        assert two.insert(name, [row(n)])["insert_count"] == 1
+        assert count(one, name) == count(two, name) == 1
+        one, two = two, one
+
+
 def test_partitions_and_what_is_loaded(client: MilvusClient, other: MilvusClient, name: str) -> None:
     create(client, name, [ID, vector_field(2)], INDEX, consistency_level="Strong")
     one, two = client, other

@@ -1,6 +1,5 @@
 """Several proxies: what one of them acknowledged holds at another that hears of it late, or not at all."""
 
-import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -17,34 +16,36 @@ from core.settings import ServerSettings
 from proxy.definitions import PATIENCE_S
 from proxy.listener import serve
 from proxy.service import Proxy
+from storage import keys
 from storage.catalog import Catalog
 from storage.meta.port import Event, Item
 from tests.fakes import FakeMeta, FakeNodes
 from tests.integration.proxy_house import House, open_house
 from tests.integration.proxy_tables import quick, vectors
-
-LATE_S = 0.2
+from tests.waiting import until, wait_until
 
 
 class Late:
-    """The store as one sees it whose watches are late, and whose ``get`` fails (``lost``) or never answers
-    (``stalled``) if so told."""
+    """The store as one sees it whose watch of collections brings no change before its revision was looked up. ``get``
+    fails (``lost``) or waits (``stalled``) if so told."""
 
     def __init__(self, meta: FakeMeta) -> None:
         self._meta, self.list = meta, meta.list
-        self.late_s = LATE_S
+        self._looked = 0
         self.stalled = self.lost = False
 
     async def get(self, key: str) -> Item | None:
         if self.lost:
             raise Unavailable("the metadata store is lost")
-        if self.stalled:
-            await asyncio.Event().wait()
-        return await self._meta.get(key)
+        await until(lambda: not self.stalled, "it answers again")
+        found = await self._meta.get(key)
+        self._looked = found.revision if found else 0
+        return found
 
     async def watch(self, prefix: str, after: Revision) -> AsyncIterator[Sequence[Event]]:
         async for events in self._meta.watch(prefix, after):
-            await asyncio.sleep(self.late_s)
+            if prefix == keys.COLLECTIONS:
+                await until(lambda seen=events: seen[-1].revision <= self._looked, "somebody looked", 600.0)
             yield events
 
 
@@ -61,7 +62,9 @@ class Beside:
         self._catalog = Catalog(self.meta)  # type: ignore[arg-type]  # reading is all a catalog does
         await self._catalog.start()
         nodes = FakeNodes(house.query_node)
-        self._proxy = Proxy(house.settings, self._catalog, house.coordinator, nodes, house.log, HybridClock())
+        self._proxy = Proxy(
+            house.settings, self._catalog, house.coordinator, nodes, house.log, HybridClock(), in_process=False
+        )
         await self._proxy.start()
         self._listener = await serve(self._proxy, ServerSettings(port=0, listener="native"))
 
@@ -95,6 +98,10 @@ def other(beside: Beside) -> Iterator[MilvusClient]:
 
 def row(id: int) -> dict[str, Any]:
     return {"id": id, "vector": vectors(1)[0]}
+
+
+def strong_count(client: MilvusClient) -> int:
+    return client.query("quick", output_fields=["count(*)"], consistency_level="Strong")[0]["count(*)"]
 
 
 USES: dict[str, Callable[[MilvusClient], Any]] = {
@@ -137,6 +144,66 @@ def test_what_one_proxy_dropped_is_gone_for_those_who_ask(client: MilvusClient, 
     assert other.list_collections() == []
 
 
+def test_what_one_proxy_dropped_is_not_written_to(client: MilvusClient, other: MilvusClient) -> None:
+    quick(client)
+    assert USES["insert"](other), "its client knows the schema from now on"
+    client.drop_collection("quick")
+    for write in (USES["insert"], USES["delete"], lambda c: c.upsert("quick", [row(1)])):
+        with pytest.raises(MilvusException, match="collection not found"):
+            write(other)
+
+
+@pytest.mark.parametrize("auto_id", [False, True])
+def test_rows_go_to_the_collection_that_has_the_name_now(
+    client: MilvusClient, other: MilvusClient, auto_id: bool
+) -> None:
+    quick(client)
+    assert USES["insert"](other), "its client knows the schema from now on"
+    client.drop_collection("quick")
+    quick(client, 0, auto_id=auto_id)
+    rows = [{"vector": vector} if auto_id else {"id": n, "vector": vector} for n, vector in enumerate(vectors(3))]
+    assert other.insert("quick", rows)["insert_count"] == 3
+    assert strong_count(client) == 3
+
+
+def test_a_strong_read_is_of_the_collection_that_has_the_name_now(client: MilvusClient, other: MilvusClient) -> None:
+    quick(client)
+    assert other.has_collection("quick")
+    client.drop_collection("quick")
+    quick(client, 2)
+    assert strong_count(other) == 2
+    assert len(other.search("quick", vectors(1), limit=5, consistency_level="Strong")[0]) == 2
+
+
+def test_a_delete_by_filter_reaches_partitions_made_by_another_proxy(client: MilvusClient, other: MilvusClient) -> None:
+    quick(client, 3)
+    assert other.has_collection("quick")
+    client.create_partition("quick", "p")
+    client.insert("quick", [row(100)], partition_name="p")
+    assert other.delete("quick", filter="id >= 2")["delete_count"] == 2
+    assert strong_count(client) == 2
+
+
+def test_what_is_refused_for_a_dropped_partition_ends_no_row(client: MilvusClient, other: MilvusClient) -> None:
+    quick(client, 3)
+    client.create_partition("quick", "p")
+    assert other.insert("quick", [row(100)], partition_name="p")["insert_count"] == 1
+    client.release_partitions("quick", ["p"])
+    client.drop_partition("quick", "p")
+    with pytest.raises(MilvusException, match="partition not found"):
+        other.upsert("quick", [row(1)], partition_name="p")
+    assert strong_count(client) == 3
+
+
+def test_rows_of_a_shape_that_only_the_new_collection_has_are_taken(client: MilvusClient, other: MilvusClient) -> None:
+    quick(client)
+    assert USES["insert"](other), "its client knows the schema from now on"
+    client.drop_collection("quick")
+    client.create_collection("quick", dimension=2)
+    assert other.insert("quick", [{"id": 1, "vector": [1.0, 0.0]}])["insert_count"] == 1
+    assert strong_count(client) == 1
+
+
 def test_what_is_not_there_is_still_refused(other: MilvusClient) -> None:
     with pytest.raises(MilvusException, match="collection not found") as e:
         other.query("nobody", "id >= 0")
@@ -149,7 +216,6 @@ def test_without_the_metadata_store_what_is_known_has_to_do(
 ) -> None:
     quick(client)
     assert other.has_collection("quick")
-    beside.meta.late_s = 60.0
     setattr(beside.meta, fault, True)
     client.create_partition("quick", "p")
     since = time.monotonic()
@@ -159,3 +225,24 @@ def test_without_the_metadata_store_what_is_known_has_to_do(
         other.insert("quick", [row(100)], partition_name="p")
     assert other.list_partitions("quick") == ["_default"]
     assert time.monotonic() - since < 2 * PATIENCE_S, "one look was waited for, not two"
+
+
+def test_writes_wait_for_a_silent_metadata_store_once_only(
+    beside: Beside, client: MilvusClient, other: MilvusClient
+) -> None:
+    quick(client, 0)
+    assert other.has_collection("quick")
+    beside.meta.stalled = True
+    since = time.monotonic()
+    for n in range(20):
+        other.insert("quick", [row(n)])
+        time.sleep(PATIENCE_S / 10)
+    assert time.monotonic() - since < 4 * PATIENCE_S, "it was silent for longer than twice the patience"
+    assert strong_count(client) == 20
+    beside.meta.stalled = False
+    client.create_collection("mark", dimension=2)
+    wait_until(lambda: other.has_collection("mark"), "the store answers again")
+    client.drop_collection("quick")
+    quick(client, 0)
+    other.insert("quick", [row(1)])
+    assert strong_count(client) == 1, "it looks again"

@@ -1,5 +1,6 @@
 """Queries and iterators by the real client, on both listeners."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -9,6 +10,9 @@ from pymilvus import (
     MilvusException,
 )
 
+from storage import keys
+from storage.meta.port import Delete, Put
+from tests.integration.proxy_house import House
 from tests.integration.proxy_tables import DIM, indexed, quick
 
 
@@ -37,6 +41,18 @@ def test_query_mistakes(client: MilvusClient) -> None:
         with pytest.raises(MilvusException, match=message) as e:
             client.query("quick", **options)
         assert e.value.is_input_error
+
+
+def test_reads_wait_for_a_leader_and_hold_up_nobody(house: House, client: MilvusClient) -> None:
+    quick(client)
+    collection = house.catalog.find("", "quick")
+    placed = house.meta.items[keys.placement(collection.id)]
+    house.run(lambda: house.meta.commit((), [Delete(placed.key)]))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(client.query, "quick", "id == 4", timeout=30)
+        assert client.has_collection("quick"), "others are answered meanwhile"
+        house.run(lambda: house.meta.commit((), [Put(placed.key, placed.value)]))
+        assert [r["id"] for r in waiting.result(30)] == [4]
 
 
 def test_unknown_output_field(client: MilvusClient) -> None:
