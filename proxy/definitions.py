@@ -62,6 +62,12 @@ class Definitions:
         self._unanswered: asyncio.Future[None] | None = None
         self._blind_until = 0.0
 
+    @property
+    def blind(self) -> bool:
+        """Whether what is known has to do, as the metadata store does not answer."""
+        silent = self._unanswered is not None and not self._unanswered.done()
+        return silent or time.monotonic() < self._blind_until
+
     async def change(self, change: CatalogChange) -> None:
         """Returns once a read through this proxy sees the change."""
         await self.catalog.wait(await self.coordinator.change(change))
@@ -127,8 +133,7 @@ class Definitions:
 
     def _look(self) -> asyncio.Future[None] | None:
         """Done once what others defined before this call is known here; None = that can't be had now."""
-        silent = self._unanswered and not self._unanswered.done()
-        if self._alone or silent or time.monotonic() < self._blind_until:
+        if self._alone or self.blind:
             return None
         look = asyncio.ensure_future(self.catalog.catch_up())
         look.add_done_callback(lambda f: f.cancelled() or f.exception())  # nobody may wait any more

@@ -90,6 +90,7 @@ def measure(bench: Bench) -> None:
         inserts(bench, alone, cluster)
         for server in (alone, cluster):
             fill(bench, server)
+        wait_until_quiet(alone)
         ef, _ = smallest_ef(alone, bench.data)
         single = BareSearch(single_requests(bench.data.queries, ef))
         batch = BareSearch([search_request(list(bench.data.queries[:NQ]), ef)])
@@ -160,7 +161,6 @@ def wait_for_index(client: MilvusClient) -> None:
     while time.monotonic() < end:
         index = client.describe_index(COLLECTION, "vector")
         if index["indexed_rows"] == index["total_rows"]:
-            time.sleep(QUIET_S)
             return
         time.sleep(0.2)
     raise SystemExit("the rows were not indexed in time")

@@ -43,7 +43,7 @@ class Clients:
         self._log = LogPort(cluster.stores.log)
         self._numbers = 0
         self.held: list[tuple[ShardId, View, Rows]] = []
-        self.answered = {"write": 0, "read": 0, "flush": 0, "refused": 0}
+        self.answered = dict.fromkeys(("write", "read", "flush", "defined", "used", "blind", "refused"), 0)
 
     def collection(self, name: str) -> Collection | None:
         """As the store has it."""

@@ -10,7 +10,7 @@ from storage.meta.port import Delete, Put
 from tests.simulation.cluster.invariants import Invariants
 from tests.simulation.cluster.loop import Process
 from tests.simulation.cluster.network import LOG, META, OBJECTS, STORES
-from tests.simulation.cluster.nodes import COORDINATORS, QUERY_NODES, Cluster
+from tests.simulation.cluster.nodes import DATA_NODES, QUERY_NODES, Cluster
 
 RESTART_S = (0.3, 4.0)
 """Until a process that ended is started again: least and most."""
@@ -146,7 +146,7 @@ class Faults:
             store = chance.choice(STORES)
             for each in self._names:
                 self.cut(each, store, for_s)
-        elif kind == "drain" and name not in COORDINATORS:
+        elif kind == "drain" and name in (*DATA_NODES, *QUERY_NODES):
             self.drain(name, for_s)
         elif kind == "compact":
             self.compact_history()

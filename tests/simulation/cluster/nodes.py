@@ -7,11 +7,12 @@ from typing import Any
 from coordinator.service import CoordinatorService
 from core.clock import HybridClock
 from core.errors import SheafError
-from core.ids import NodeId, SegmentId, ShardId
+from core.ids import NodeId, Revision, SegmentId, ShardId
 from core.settings import CoordinatorSettings, DataNodeSettings, IndexNodeSettings, QueryNodeSettings
 from datanode.service import DataNodeService
 from querynode.service import QueryNodeService
 from rpc.reads import QueryReply, ShardStatus
+from rpc.roles import CatalogChange
 from rpc.workers import Forward, Hold, QueryShare
 from storage import keys
 from storage.membership import Membership
@@ -21,6 +22,7 @@ from tests.simulation.cluster.loop import Process
 from tests.simulation.cluster.meta import MetaPort, MetaServer
 from tests.simulation.cluster.network import Network
 from tests.simulation.cluster.objects import ObjectPort, ObjectServer
+from tests.simulation.cluster.proxies import ProxyService
 
 GRACE_S = 3.0
 LEASE_S = 3.0
@@ -46,6 +48,8 @@ INDEX_NODE = IndexNodeSettings()
 COORDINATORS, DATA_NODES, QUERY_NODES = ("c0", "c1"), ("d0", "d1"), ("q0", "q1", "q2")
 ROLES = dict.fromkeys(COORDINATORS, "coordinator") | dict.fromkeys(DATA_NODES, "datanode")
 ROLES |= dict.fromkeys(QUERY_NODES, "querynode")
+PROXIES = ("p0", "p1")
+ROLES |= dict.fromkeys(PROXIES, "proxy")
 
 
 @dataclass
@@ -100,6 +104,8 @@ class Cluster:
             scratch = Scratch(f"scratch/{name}-{self._lives}")
             coordinator: Any = LeadingCoordinator(self)
             return DataNodeService(DATA_NODE, GRACE_S, node, meta, log, objects, coordinator, scratch)
+        if ROLES[name] == "proxy":
+            return ProxyService(meta, log, LeadingCoordinator(self))
         settings = replace(QUERY_NODE, spread_bytes=0) if self.spread else QUERY_NODE
         find: Any = RemoteNodes(self).query_node
         return QueryNodeService(settings, node, meta, log, objects, find_worker=find)
@@ -174,10 +180,13 @@ class RemoteNode:
 
 
 class LeadingCoordinator:
-    """What a data node asks the coordinator that leads."""
+    """What data nodes and proxies ask the coordinator that leads."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
 
     async def lease_ids(self, count: int) -> range:
         return await self._cluster.served(self._cluster.leader, lambda s: s.lease_ids(count))
+
+    async def change(self, change: CatalogChange) -> Revision:
+        return await self._cluster.served(self._cluster.leader, lambda s: s.change(change))

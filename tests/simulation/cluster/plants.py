@@ -22,6 +22,7 @@ from core.manifest import Manifest
 from datanode.channel import OwnedChannel
 from datanode.key_filters import KeyFilters
 from datanode.state import ChannelState, Cut
+from proxy.definitions import Definitions
 from querynode.growing import Growing
 from querynode.links import WorkerLink
 from querynode.shard import ShardState, TailKills
@@ -203,6 +204,21 @@ def growing_rows_are_dropped_one_position_too_far() -> Iterator[None]:
 @plant
 def workers_answer_before_the_deletes_reach_them() -> AbstractContextManager[Any]:
     return mock.patch.object(WorkerLink, "after", return_value=0)
+
+
+@plant
+def proxies_write_by_what_they_knew() -> AbstractContextManager[Any]:
+    async def beside(_: Definitions, work: Any) -> Any:
+        return await work
+
+    return mock.patch.object(Definitions, "_beside", beside)
+
+
+@plant
+def proxies_say_what_they_knew() -> AbstractContextManager[Any]:
+    async def catch_up(_: Definitions) -> None: ...
+
+    return mock.patch.object(Definitions, "_catch_up", catch_up)
 
 
 def planted(name: str) -> Mapping[str, Plant]:

@@ -19,6 +19,7 @@ from core.ids import Channel, NodeId, ShardId
 from rpc.roles import CreateCollection, DropCollection, Load
 from storage import keys
 from tests.simulation.cluster.clients import SCHEMA, Clients
+from tests.simulation.cluster.definer import Definer
 from tests.simulation.cluster.faults import Faults
 from tests.simulation.cluster.files import in_memory
 from tests.simulation.cluster.invariants import Invariants, Violation
@@ -26,7 +27,7 @@ from tests.simulation.cluster.log import LogServer
 from tests.simulation.cluster.loop import Process, VirtualLoop, virtual_time
 from tests.simulation.cluster.meta import MetaServer
 from tests.simulation.cluster.network import Network
-from tests.simulation.cluster.nodes import COORDINATORS, DATA_NODES, GRACE_S, QUERY_NODES, Cluster, Stores
+from tests.simulation.cluster.nodes import COORDINATORS, DATA_NODES, GRACE_S, PROXIES, QUERY_NODES, Cluster, Stores
 from tests.simulation.cluster.objects import ObjectServer
 from tests.simulation.cluster.oracle import Oracle
 
@@ -79,9 +80,11 @@ class Schedule:
         holds.meta, holds.objects = meta, objects
         self.stores = Stores(self.network, meta, log, objects)
         query_nodes = QUERY_NODES[: self.chance.choice((1, 2, 2, 3))]
-        self.names = (*COORDINATORS, *DATA_NODES, *query_nodes)
+        self.query_nodes = query_nodes
+        self.names = (*COORDINATORS, *DATA_NODES, *query_nodes, *PROXIES)
         self.cluster = Cluster(self.stores, spread=len(query_nodes) > 1 and self.chance.random() < 0.5)
         self.clients = Clients(self.network, self.cluster, holds, part("clients"))
+        self.definer = Definer(self.cluster, self.clients, part("definer"))
         self.client = Process("client")
         self.faults = Faults(self.cluster, holds, self.names, self.chance, self.note, self._booted)
         self.healed_s = 0.0
@@ -138,8 +141,8 @@ class Schedule:
     # --- the course of it --------------------------------------------------------------------
     def play(self) -> None:
         """All of it; ends early at a violation."""
-        replicas = 1 if self.cluster.spread else min(self.chance.choice((1, 1, 2)), len(self.names) - 4)
-        late = self.chance.choice(self.names[4:]) if len(self.names) > 5 and self.chance.random() < 0.4 else ""
+        replicas = 1 if self.cluster.spread else min(self.chance.choice((1, 1, 2)), len(self.query_nodes))
+        late = self.chance.choice(self.query_nodes) if len(self.query_nodes) > 1 and self.chance.random() < 0.4 else ""
         self._awaited = [n for n in self.names if n != late]
         for name in self._awaited:
             self.faults.boot(name)
@@ -151,6 +154,7 @@ class Schedule:
         self._expect(self.run(lambda: ready.done() and self._whole(), START_S), "the cluster serves")
         self.network.lost, self.network.slow = self.chance.choice(LOST), self.chance.choice(SLOW)
         work = self._client(self._work())
+        definitions = self._client(self.definer.work())
         end_s = self.loop.now + self.chance.uniform(*FAULTY_S)
         for _ in range(self.chance.randrange(2, 7)):
             if self.violations:
@@ -160,7 +164,10 @@ class Schedule:
         self.run(lambda: False, end_s)
         self._heal()
         began_s = self.loop.now
-        self._expect(self.run(lambda: work.done() and self._whole(), began_s + HEAL_S), "the cluster is whole again")
+        self._expect(
+            self.run(lambda: work.done() and definitions.done() and self._whole(), began_s + HEAL_S),
+            "the cluster is whole again",
+        )
         self.healed_s = self.loop.now - began_s
         last = self._client(self._read_all())
         self._expect(self.run(last.done, self.loop.now + HEAL_S), "everything is read")
