@@ -48,7 +48,8 @@ log = structlog.get_logger()
 
 
 class Outdated(SheafError):
-    """A collection is not what it was when the work on it began; a handler that raises it has changed nothing."""
+    """A collection is not what it was when the work on it began. The work has changed nothing, or nothing that is still
+    there: it may be done again."""
 
 
 class Definitions:
