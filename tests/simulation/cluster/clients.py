@@ -8,14 +8,15 @@ import pyarrow as pa
 
 from core.catalog import Collection, Consistency, Placement
 from core.errors import CollectionNotFound, SheafError, Unavailable
-from core.ids import CollectionId, NodeId, Position, ShardId
+from core.ids import CollectionId, NodeId, PartitionId, Position, ShardId
 from core.schema import Field, Schema
 from core.types import DataType
+from querynode.reader import readable
 from querynode.view import View
 from rpc.reads import QueryRequest
-from rpc.roles import CatalogChange
+from rpc.roles import CatalogChange, CreatePartition, DropPartition, Load, Release
 from storage import keys, record
-from tests.simulation.cluster.invariants import Invariants, check
+from tests.simulation.cluster.invariants import Invariants, check, rows_of
 from tests.simulation.cluster.log import LogPort
 from tests.simulation.cluster.loop import EPOCH_S
 from tests.simulation.cluster.network import Network
@@ -25,6 +26,8 @@ from tests.simulation.cluster.oracle import Rows
 SCHEMA = Schema(
     (Field(0, "pk", DataType.INT64, primary=True), Field(0, "n", DataType.INT64)),
 )
+EXTRA = "extra"
+"""A partition that comes and goes."""
 KEYS = 10
 """Keys of a shard that are written again and again."""
 READ_S = 5.0
@@ -42,7 +45,8 @@ class Clients:
         self._network, self._cluster, self._invariants, self._chance = network, cluster, invariants, chance
         self._log = LogPort(cluster.stores.log)
         self._numbers = 0
-        self.held: list[tuple[ShardId, View, Rows]] = []
+        self._partitioning = asyncio.Lock()
+        self.held: list[tuple[ShardId, View, frozenset[PartitionId], Rows]] = []
         self.answered = dict.fromkeys(("write", "read", "flush", "defined", "used", "blind", "refused"), 0)
 
     def collection(self, name: str) -> Collection | None:
@@ -62,6 +66,27 @@ class Clients:
                 await self._pause()
             else:
                 return
+
+    async def partition(self, name: str) -> None:
+        """Makes one more partition, or drops it. What is refused is left."""
+        async with self._partitioning:
+            collection = self.collection(name)
+            if collection is None:
+                return
+            steps: tuple[CatalogChange, ...] = (CreatePartition("", name, EXTRA), Load("", name))
+            if EXTRA in collection.partition_by_name:
+                steps = (Release("", name, (EXTRA,)), DropPartition("", name, EXTRA), Load("", name))
+            for step in steps:
+                try:
+                    await self._cluster.served(self._cluster.leader, lambda s, step=step: s.change(step))
+                except SheafError:
+                    self.answered["refused"] += 1
+                    await self._pause()
+                else:
+                    self.answered["defined"] += 1
+        # Not everyone has heard of it yet.
+        await self.write(name)
+        await self.read(name)
 
     async def flush(self, name: str) -> bool:
         """Whether it was done. Then the manifests have what was in the log when it was asked for."""
@@ -99,7 +124,7 @@ class Clients:
         if kind != record.DELETE:
             numbers = pa.array([self._numbers] * len(pks), pa.int64())
             batch = pa.RecordBatch.from_arrays([batch.column(0), numbers], schema=collection.schema.arrow)
-        partition = collection.partitions[0].id
+        partition = self._chance.choice(collection.partitions).id
         value = record.Record(kind, shard, partition, 1, self._numbers, batch)
         position = await self._append(collection, shard, value)
         if position is not None and self._chance.random() < READ_AFTER_WRITE:
@@ -155,7 +180,7 @@ class Clients:
         self, node: NodeId, shard: ShardId, seen: Position, snapshot: int = 0, cut: Position | None = None
     ) -> bool:
         """Whether that node answered. seen: what the answer must have. cut: where it must be exactly."""
-        partitions = tuple(self._partitions(shard))
+        partitions = self._partitions(shard)
 
         async def read(service: Any) -> None:
             deadline = self._network.loop.now + READ_S
@@ -169,12 +194,16 @@ class Clients:
                 output=("n",),
             )
             state, view = await service._pin(request)
-            rows = None
+            there = frozenset(self._partitions(shard))
             if view.remote:
                 reply = await service._spread_reader.query(state, view, request)
                 rows = dict(zip(reply.rows.pks.to_pylist(), reply.rows.columns["n"].to_pylist(), strict=True))
                 check(len(rows) == len(reply.rows.pks), f"6: a key is answered twice by {node} and its workers")
-            self._answer(node, shard, view, rows, seen, cut)
+            else:
+                rows = rows_of(view, frozenset(readable(state, partitions)))
+            # One that was released meanwhile need not be in the answer.
+            there &= frozenset(self._partitions(shard)).intersection(partitions)
+            self._answer(node, shard, view, rows, seen, cut, there)
 
         try:
             await self._cluster.served(node, read)
@@ -185,36 +214,45 @@ class Clients:
         return True
 
     def _answer(
-        self, node: NodeId, shard: ShardId, view: View, spread: Rows | None, seen: Position, cut: Position | None
+        self,
+        node: NodeId,
+        shard: ShardId,
+        view: View,
+        rows: Rows,
+        seen: Position,
+        cut: Position | None,
+        there: frozenset[PartitionId],
     ) -> None:
-        """spread: the rows of a view of which other nodes hold a part."""
+        """rows: what is answered. there: the partitions that must be in it."""
         # A collection dropped meanwhile is told from an older state by nobody.
         if self._invariants.manifest(shard) is None:
             return
-        rows = self._invariants.view(shard, view, f"read on {node}", spread)
+        rows = self._invariants.view(shard, view, f"read on {node}", rows, there)
         unseen = self._invariants.oracle.of(shard).between(view.frontier, seen)
         check(not unseen, f"1: a strong read of {shard} on {node} lacks {unseen}, acknowledged before it")
         if cut is not None:
             beside = self._invariants.oracle.of(shard).between(*sorted((view.frontier, cut)))
             check(not beside, f"4: the view of barrier {cut} is at {view.frontier}, {beside} lie between")
-        if spread is None:
-            self.held = [*self.held[-HELD_MAX + 1 :], (shard, view, rows)]
+        if not view.remote:
+            self.held = [*self.held[-HELD_MAX + 1 :], (shard, view, there, rows)]
 
     def look_again(self) -> None:
         """Views that are still held have not changed."""
-        for shard, view, rows in self.held:
+        for shard, view, there, rows in self.held:
             if self._invariants.manifest(shard) is not None:
-                now = self._invariants.view(shard, view, "held")
-                check(now == rows, f"4: the view of {shard} at {view.frontier} changed while it was held")
+                now = self._invariants.view(shard, view, "held", None, there)
+                before = self._invariants.oracle.of(shard).within(rows, self._invariants.partitions(shard))
+                check(now == before, f"4: the view of {shard} at {view.frontier} changed while it was held")
 
     # --- parts of the above ------------------------------------------------------------------
     def leaders(self, shard: ShardId) -> list[NodeId]:
         placement: Placement | None = self._invariants.value(Placement, keys.placement(shard.collection))
         return [r.leaders[shard.number] for r in placement.replicas] if placement else []
 
-    def _partitions(self, shard: ShardId) -> list[Any]:
+    def _partitions(self, shard: ShardId) -> tuple[PartitionId, ...]:
+        """Those that are loaded."""
         collection = self._invariants.value(Collection, keys.collection(shard.collection))
-        return [p.id for p in collection.partitions] if collection else []
+        return collection.loaded if collection else ()
 
     def _end(self, collection: Collection, shard: ShardId) -> Position:
         return self._cluster.stores.log.channels[collection.shards[shard.number].channel].end

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from core.catalog import ChannelCheckpoint, ChannelOwner, Collection, Garbage, Placement
-from core.ids import Channel, NodeId, Position, ShardId
+from core.ids import Channel, NodeId, PartitionId, Position, ShardId
 from core.manifest import Manifest, ObjectRef
 from querynode import keys as pk
 from querynode.shard import ShardState
@@ -39,10 +39,10 @@ def check(holds: object, text: str) -> None:
         raise Violation(text)
 
 
-def rows_of(view: View) -> Rows:
-    """The living rows of a view, looked at anew. A key that lives twice is a violation."""
+def rows_of(view: View, partitions: frozenset[PartitionId]) -> Rows:
+    """The living rows of a view in these partitions, looked at anew. A key that lives twice is a violation."""
     found: Rows = {}
-    for data in view._rows(view.partitions, None):
+    for data in view._rows(partitions, None):
         mask = data.visible(view.frontier)
         living = zip(pk.to_list(data.keys), data.column("n").to_pylist(), strict=True)
         for row, (key, n) in enumerate(living):
@@ -132,7 +132,9 @@ class Invariants:
             self._unnamed(gone)
         self._manifests[shard] = new
         self._named.update(o.name for o in new.objects())
-        rows, expected = self._stored(new), self.oracle.of(shard).at(new.checkpoint)
+        # Rows of partitions that are dropped stay until somebody takes them out.
+        there, history = self.partitions(shard), self.oracle.of(shard)
+        rows, expected = history.within(self._stored(new), there), history.at(new.checkpoint, there)
         check(rows == expected, f"2: files of manifest {new.version} of {shard} {diff(rows, expected)}")
 
     def _garbage(self, process: Process, garbage: Garbage) -> None:
@@ -167,6 +169,11 @@ class Invariants:
         held: Any = self.objects.held.get(ref.name)
         check(isinstance(held, kind), f"3: manifest names {ref.name}, which is not there")
         return held.rows
+
+    def partitions(self, shard: ShardId) -> frozenset[PartitionId]:
+        """Those that the catalog has."""
+        collection: Collection | None = self.value(Collection, keys.collection(shard.collection))
+        return collection.partition_ids if collection else frozenset()
 
     def channel(self, shard: ShardId) -> Channel:
         collection: Collection = self.value(Collection, keys.collection(shard.collection))
@@ -230,11 +237,22 @@ class Invariants:
         else:
             self._unready((node, shard.id))
 
-    def view(self, shard: ShardId, view: View, what: str, rows: Rows | None = None) -> Rows:
+    def view(
+        self,
+        shard: ShardId,
+        view: View,
+        what: str,
+        rows: Rows | None = None,
+        partitions: frozenset[PartitionId] | None = None,
+    ) -> Rows:
         """A view holds what the log says up to its frontier: nothing lost, doubled or risen again.
 
-        rows: its rows where other nodes hold a part of them. They are given back."""
-        rows, expected = rows_of(view) if rows is None else rows, self.oracle.of(shard).at(view.frontier)
+        rows: its rows where other nodes hold a part of them. partitions: those that were asked for, None = those it
+        says it holds. The rows that are not of dropped partitions are given back."""
+        asked = (view.partitions if partitions is None else partitions) & self.partitions(shard)
+        history = self.oracle.of(shard)
+        rows = rows_of(view, asked) if rows is None else history.within(rows, asked)
+        expected = history.at(view.frontier, asked)
         where = f"{shard} {what} at manifest {view.version}, frontier {view.frontier}"
         check(rows == expected, f"7: view of {where} {diff(rows, expected)}")
         return rows

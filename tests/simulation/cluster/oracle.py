@@ -1,9 +1,10 @@
 """What the log says, folded in the plainest way: the state of a shard at every frontier."""
 
 from bisect import bisect_left
+from collections.abc import Container
 from dataclasses import dataclass, field
 
-from core.ids import Channel, Position, ShardId
+from core.ids import Channel, PartitionId, Position, ShardId
 from storage import record
 from storage.log.port import LogRecord
 
@@ -13,14 +14,20 @@ Rows = dict[int, int]
 
 @dataclass
 class ShardHistory:
-    """positions: of its records with rows or keys, in order. states: before the first one, and after each."""
+    """positions: of its records with rows or keys, in order. states: before the first one, and after each.
+    partitions: by the number written with a row."""
 
     positions: list[Position] = field(default_factory=list)
     states: list[Rows] = field(default_factory=lambda: [{}])
+    partitions: dict[int, PartitionId] = field(default_factory=dict)
 
-    def at(self, frontier: Position) -> Rows:
-        """The rows that a view at this frontier has."""
-        return self.states[bisect_left(self.positions, frontier)]
+    def at(self, frontier: Position, partitions: Container[PartitionId]) -> Rows:
+        """The rows of these partitions that a view at this frontier has."""
+        return self.within(self.states[bisect_left(self.positions, frontier)], partitions)
+
+    def within(self, rows: Rows, partitions: Container[PartitionId]) -> Rows:
+        """Those of these partitions."""
+        return {key: n for key, n in rows.items() if self.partitions[n] in partitions}
 
     def between(self, start: Position, end: Position) -> list[Position]:
         """Positions of its records from ``start`` on and before ``end``."""
@@ -45,7 +52,9 @@ class Oracle:
             for key in keys:
                 rows.pop(key, None)
         else:
-            rows.update(zip(keys, value.batch.column("n").to_pylist(), strict=True))
+            numbers = value.batch.column("n").to_pylist()
+            rows.update(zip(keys, numbers, strict=True))
+            history.partitions.update(dict.fromkeys(numbers, value.partition))
         history.positions.append(entry.position)
         history.states.append(rows)
 

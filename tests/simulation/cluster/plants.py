@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -16,11 +17,12 @@ import querynode.service
 import storage.manifests
 from coordinator.leadership import Leadership
 from coordinator.placement import place
-from core.catalog import Consistency
-from core.ids import Position, Revision
+from core.catalog import Collection, Consistency
+from core.ids import CollectionId, Position, Revision
 from core.manifest import Manifest
 from datanode.channel import OwnedChannel
 from datanode.key_filters import KeyFilters
+from datanode.resources import Resources
 from datanode.state import ChannelState, Cut
 from proxy.definitions import Definitions
 from querynode.growing import Growing
@@ -204,6 +206,19 @@ def growing_rows_are_dropped_one_position_too_far() -> Iterator[None]:
 @plant
 def workers_answer_before_the_deletes_reach_them() -> AbstractContextManager[Any]:
     return mock.patch.object(WorkerLink, "after", return_value=0)
+
+
+@plant
+@contextmanager
+def seals_drop_the_rows_of_new_partitions() -> Iterator[None]:
+    real = Resources.collection
+
+    async def collection(self: Resources, id: CollectionId) -> Collection | None:
+        found = await real(self, id)
+        return found and replace(found, partitions=found.partitions[:1])
+
+    with mock.patch.object(Resources, "collection", collection):
+        yield
 
 
 @plant

@@ -202,7 +202,8 @@ class Schedule:
         second = chance.random() < 0.3
         for n in range(chance.randrange(10, 26)):
             await asyncio.sleep(chance.expovariate(1 / 0.2))
-            work = chance.choices((clients.write, clients.read, clients.flush, clients.barrier), (12, 3, 2, 1))[0]
+            kinds = (clients.write, clients.read, clients.flush, clients.barrier, clients.partition)
+            work = chance.choices(kinds, (12, 3, 2, 1, 2))[0]
             name = chance.choice((NAME, NAME, SECOND)) if second else NAME
             running.append(asyncio.create_task(self._guard(work(name))))
             if second and n == 6:
