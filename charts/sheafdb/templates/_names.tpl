@@ -24,6 +24,14 @@ livenessProbe:
   failureThreshold: 6
 {{- end }}
 
+{{- /* What the "restricted" Pod Security Standard of Kubernetes asks for: of the pod, and of its container. */}}
+{{- define "sheafdb.podSecurity" -}}
+{runAsNonRoot: true, runAsUser: 10001, fsGroup: 10001, seccompProfile: {type: RuntimeDefault}}
+{{- end }}
+{{- define "sheafdb.containerSecurity" -}}
+{allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
+{{- end }}
+
 {{- define "sheafdb.scheduling" -}}
 {{- with .Values.nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}

@@ -25,7 +25,7 @@ spec:
   serviceAccountName: {{ .root.Values.serviceAccountName }}
   # Leaves the ring, finishes what runs, hands over.
   terminationGracePeriodSeconds: 60
-  securityContext: {runAsNonRoot: true, runAsUser: 10001, fsGroup: 10001}
+  securityContext: {{ include "sheafdb.podSecurity" .root }}
   {{- with include "sheafdb.scheduling" .root }}
   {{- . | nindent 2 }}
   {{- end }}
@@ -60,7 +60,7 @@ spec:
         preStop: {exec: {command: [sleep, "5"]}}
       {{- end }}
       resources: {{- toYaml $values.resources | nindent 8 }}
-      securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true}
+      securityContext: {{ include "sheafdb.containerSecurity" .root }}
       volumeMounts:
         - {name: settings, mountPath: /etc/sheafdb/sheafdb.yaml, subPath: sheafdb.yaml}
         - {name: work, mountPath: /data}
