@@ -6,7 +6,7 @@ import asyncio
 import structlog
 
 from coordinator.cluster import ClusterPicture
-from coordinator.index_plan import pruned
+from coordinator.index_plan import Undefined, undefined, without
 from coordinator.leadership import Leadership
 from core.background import Background
 from core.catalog import Collection
@@ -76,13 +76,19 @@ class Cleaner:
 
     async def _prune(self, collection: Collection) -> None:
         for manifest in self._picture.manifests_of(collection):
-            if pruned(manifest, collection) is None:
+            if not any(undefined(manifest, collection)):
                 continue
+            # The picture may show a manifest before the partition that its newest segment is of.
+            item = await self._meta.get(keys.collection(collection.id))
+            if item is None:
+                return
+            dropped = undefined(manifest, keys.decode(Collection, item.value))
 
-            def change(present: Manifest) -> Manifest | None:
-                return pruned(present, collection)  # called before the loop goes on
+            def change(present: Manifest, dropped: Undefined = dropped) -> Manifest | None:
+                return without(present, dropped)
 
-            await commit_manifest(self._meta, manifest.shard_id, change, self._leadership.authority, self._grace_s)
+            if any(dropped):
+                await commit_manifest(self._meta, manifest.shard_id, change, self._leadership.authority, self._grace_s)
 
     async def _reap(self, collection: Collection) -> None:
         """Manifests first, the collection's own key last: a crash in between leaves it to be found."""

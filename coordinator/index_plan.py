@@ -1,10 +1,11 @@
-"""Which indexes are missing, and how manifests change when one comes or goes. Pure."""
+"""Which indexes are missing, what DDL left behind, and how manifests change when one comes or goes. Pure."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from core.catalog import Collection, Index
-from core.ids import IndexId, SegmentId, ShardId
+from core.ids import IndexId, PartitionId, SegmentId, ShardId
 from core.manifest import IndexFile, Manifest, Segment
 from core.schema import Field
 from rpc.roles import IndexTask
@@ -87,14 +88,29 @@ def without_index(manifest: Manifest, segment: SegmentId, object_name: str) -> M
     return _change_segment(manifest, segment, change)
 
 
-def pruned(manifest: Manifest, collection: Collection) -> Manifest | None:
-    """The manifest without segments of dropped partitions and indexes of dropped declarations;
-    None: there are none."""
-    declared = {i.id for i in collection.indexes}
+class Undefined(NamedTuple):
+    """What a manifest has segments and indexes of, and its collection has not."""
+
+    partitions: frozenset[PartitionId]
+    indexes: frozenset[IndexId]
+
+
+def undefined(manifest: Manifest, collection: Collection) -> Undefined:
+    """Dropped for good where the collection was read after the manifest, as no id is given twice; else it may be newer
+    than what was read of the collection."""
+    partitions = frozenset(s.partition for s in manifest.segments)
+    indexes = frozenset(i.index_id for s in manifest.segments for i in s.indexes)
+    return Undefined(partitions - collection.partition_ids, indexes - {i.id for i in collection.indexes})
+
+
+def without(manifest: Manifest, dropped: Undefined) -> Manifest | None:
+    """The manifest without segments of these partitions and without these indexes; None: there are none."""
     segments = tuple(
-        replace(s, indexes=kept) if (kept := tuple(i for i in s.indexes if i.index_id in declared)) != s.indexes else s
+        replace(s, indexes=kept)
+        if (kept := tuple(i for i in s.indexes if i.index_id not in dropped.indexes)) != s.indexes
+        else s
         for s in manifest.segments
-        if s.partition in collection.partition_ids
+        if s.partition not in dropped.partitions
     )
     return None if segments == manifest.segments else manifest.bump(segments=segments)
 

@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from coordinator.cleaning import Cleaner
 from coordinator.garbage import GarbageCollector
 from coordinator.service import CoordinatorService
 from core.catalog import Placement
@@ -17,7 +19,7 @@ from core.failpoints import arm
 from core.ids import CollectionId, NodeId, Revision, ShardId
 from core.settings import IndexNodeSettings
 from rpc.reads import ShardPhase, ShardStatus
-from rpc.roles import CreateCollection, CreateIndex, DropCollection, DropIndex, Load, Release
+from rpc.roles import CreateCollection, CreateIndex, CreatePartition, DropCollection, DropIndex, Load, Release
 from storage import keys, record
 from storage.catalog import Catalog
 from storage.manifests import Authority, commit_manifest
@@ -53,6 +55,20 @@ async def test_a_catalog_shows_the_change_at_the_revision_returned(rig: Rig) -> 
         await catalog.wait(revision)
     assert catalog.find("", "c").indexes[0].type == "AUTOINDEX"
     await catalog.close()
+
+
+async def test_a_partition_newer_than_the_picture_of_its_collection_keeps_its_rows(rig: Rig) -> None:
+    old = await rig.create()
+    await rig.change(CreatePartition("", "c", "p"))
+    new = await rig.collection()
+    await rig.write(new, {1: 1}, partition="p")
+    await rig.flush(new)
+    manifests = await rig.manifests(new)
+    known = SimpleNamespace(values={keys.collection(old.id): old})
+    picture: Any = SimpleNamespace(catalog=SimpleNamespace(collections=known), manifests_of=lambda _: manifests)
+    await Cleaner(COORDINATOR, rig.store.meta, picture, rig.coordinator._leadership)._clean(old.id)
+    assert await rig.manifests(new) == manifests
+    assert await rig.state(new) == {1: 1}
 
 
 async def test_a_catalog_catches_up_with_what_others_acknowledged(rig: Rig) -> None:

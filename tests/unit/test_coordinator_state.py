@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.index_plan import indexed, missing, pruned, with_index, without_index
+from coordinator.index_plan import indexed, missing, undefined, with_index, without, without_index
 from coordinator.placement import RoleNodes, place
 from coordinator.state import ClusterState, reconcile
 from core.catalog import ChannelOwner, Collection, Index, Partition, Placement, Shard
@@ -127,10 +127,12 @@ def test_an_unreadable_index_is_taken_out_once() -> None:
     assert missing(COLLECTION, [new], rows_min=1), "so it is built again"
 
 
-def test_what_ddl_dropped_is_pruned() -> None:
+def test_what_ddl_dropped_is_taken_out_and_nothing_newer() -> None:
     stale = replace(segment(1), indexes=(built(replace(HNSW, id=IndexId(49)), "stale"), built(HNSW, "kept")))
-    new = pruned(manifest(stale, segment(2, partition=3)), COLLECTION)
+    dropped = undefined(manifest(stale, segment(2, partition=3)), COLLECTION)
+    new = without(manifest(stale, segment(2, partition=3), segment(4, partition=5)), dropped)
     assert new is not None
-    assert [s.id for s in new.segments] == [1]
+    assert [s.id for s in new.segments] == [1, 4]
     assert [i.object.name for i in new.segments[0].indexes] == ["kept"]
-    assert pruned(new, COLLECTION) is None
+    assert without(new, dropped) is None
+    assert not any(undefined(manifest(segment(1)), COLLECTION))

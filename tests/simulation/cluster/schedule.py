@@ -40,6 +40,8 @@ FAULTY_S = (2.5, 6.5)
 """How long clients work and things fail."""
 LOST, SLOW = (0.0, 0.01), (0.0, 0.03, 0.15)
 """Chances of a message to be lost, and to be late."""
+BESIDE = 0.6
+"""Share of schedules with proxies; those without are half as long."""
 READS_MAX = 40
 """Rounds of reads until all leaders of a shard have answered, and of flushes until one is done."""
 NAME, SECOND = "main", "second"
@@ -81,10 +83,11 @@ class Schedule:
         self.stores = Stores(self.network, meta, log, objects)
         query_nodes = QUERY_NODES[: self.chance.choice((1, 2, 2, 3))]
         self.query_nodes = query_nodes
-        self.names = (*COORDINATORS, *DATA_NODES, *query_nodes, *PROXIES)
+        proxies = PROXIES if self.chance.random() < BESIDE else ()
+        self.names = (*COORDINATORS, *DATA_NODES, *query_nodes, *proxies)
         self.cluster = Cluster(self.stores, spread=len(query_nodes) > 1 and self.chance.random() < 0.5)
         self.clients = Clients(self.network, self.cluster, holds, part("clients"))
-        self.definer = Definer(self.cluster, self.clients, part("definer"))
+        self.definer = Definer(self.cluster, self.clients, part("definer")) if proxies else None
         self.client = Process("client")
         self.faults = Faults(self.cluster, holds, self.names, self.chance, self.note, self._booted)
         self.healed_s = 0.0
@@ -154,7 +157,7 @@ class Schedule:
         self._expect(self.run(lambda: ready.done() and self._whole(), START_S), "the cluster serves")
         self.network.lost, self.network.slow = self.chance.choice(LOST), self.chance.choice(SLOW)
         work = self._client(self._work())
-        definitions = self._client(self.definer.work())
+        definitions = self._client(self.definer.work()) if self.definer else work
         end_s = self.loop.now + self.chance.uniform(*FAULTY_S)
         for _ in range(self.chance.randrange(2, 7)):
             if self.violations:
