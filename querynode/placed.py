@@ -1,6 +1,7 @@
 """The shards placed on this node: loaded, kept at their newest manifest, released."""
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass
 
 import structlog
@@ -86,6 +87,11 @@ class PlacedShards:
 
     def get(self, shard: ShardId) -> Served | None:
         return self._served.get(shard)
+
+    def catch_up(self) -> Awaitable[None]:
+        """Done once all DDL that anyone committed before this call is seen here. Fails with ``Unavailable`` or
+        ``Timeout``."""
+        return self._catalog.catch_up()
 
     def all(self) -> list[Served]:
         return list(self._served.values())

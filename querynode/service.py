@@ -18,12 +18,13 @@ from querynode.freezing import Freezing
 from querynode.links import RemoteSegment
 from querynode.memory import HeldMemory
 from querynode.opening import Opener, ReportBadIndex
-from querynode.placed import PlacedShards
+from querynode.placed import PlacedShards, Served
 from querynode.prepared import PreparedSearch
 from querynode.reader import Reader
 from querynode.shard import ShardState
 from querynode.shares import SpreadReader
 from querynode.view import View
+from querynode.waiting import within
 from querynode.worker import SegmentWorker
 from rpc.reads import Holder, QueryReply, QueryRequest, Read, SearchReply, SearchRequest, ShardPhase, ShardStatus
 from rpc.workers import FindWorker
@@ -109,6 +110,8 @@ class QueryNodeService:
         # A view is made and filled by the event loop; here it is only read.
         if served is None or view is None or view.remote or not fresh(served.shard, request, self._staleness_s):
             return None
+        if served.shard.excludes(request.partitions):
+            return None
         bound_s = float("inf") if request.consistency is Consistency.EVENTUALLY else self._staleness_s
         return self._reader.prepare(served.shard, view, request, bound_s)
 
@@ -131,13 +134,22 @@ class QueryNodeService:
 
     async def _pin(self, read: Read) -> tuple[ShardState, View]:
         """The view that answers the whole request (invariant 4)."""
-        served = self._placed.get(read.shard_id)
-        if served is None:
-            raise CollectionNotLoaded(self._placed.name(read.collection))
+        served = self._led(read)
+        if served.shard.excludes(read.partitions):
+            # Released, or loaded again and not heard of here yet: a part must not be missing from the answer.
+            await within(read.deadline, self._placed.catch_up(), "what is to be loaded")
+            served = self._led(read)
         shard = served.shard
         if fresh(shard, read, self._staleness_s):
             return shard, shard.view
         return shard, await admit(shard, read, served.end, self._staleness_s)
+
+    def _led(self, read: Read) -> Served:
+        """Raises ``CollectionNotLoaded`` when this node does not lead the shard."""
+        served = self._placed.get(read.shard_id)
+        if served is None:
+            raise CollectionNotLoaded(self._placed.name(read.collection))
+        return served
 
     async def _expire(self) -> None:
         while True:

@@ -15,6 +15,7 @@ from core.errors import (
 from core.ids import CollectionId, NodeId, PartitionId
 from rpc.reads import ShardPhase
 from storage import keys
+from storage.meta.port import Put
 from tests.fakes import led_by
 from tests.integration.querynode_rig import NODE, PARTITIONS, Rig
 from tests.integration.querynode_steps import FIRST, SECOND, opened, rows, wait_for
@@ -120,6 +121,35 @@ async def test_partitions(rig: Rig) -> None:
     with pytest.raises(PartitionNotLoaded):
         await rig.query(partitions=(SECOND,), count_only=True)
     assert set(await rig.rows()) == {1}
+
+
+async def test_a_partition_that_is_loaded_again_is_not_left_out_by_a_node_that_has_not_heard_of_it(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.upsert(rows(1), FIRST)
+    await rig.upsert(rows(2), SECOND)
+    await rig.describe(loaded=(FIRST,))
+    meta, looked = rig.store.meta, asyncio.Event()
+    get, watch = meta.get, meta.watch
+
+    async def looking(key: str) -> Any:
+        if key == keys.DEFINED:
+            looked.set()
+        return await get(key)
+
+    async def late(prefix: str, after: Any) -> Any:
+        async for events in watch(prefix, after):
+            if prefix == keys.COLLECTIONS:
+                await looked.wait()
+            yield events
+
+    monkeypatch.setattr(meta, "get", looking)
+    monkeypatch.setattr(meta, "watch", late)
+    await rig.restart()
+    assert set(await rig.rows(partitions=(FIRST,))) == {1}
+    again = replace(rig.collection, loaded=PARTITIONS)
+    await meta.commit((), [Put(keys.collection(again.id), keys.encode(again)), Put(keys.DEFINED, b"")])
+    assert set(await rig.rows()) == {1, 2}
 
 
 async def test_a_partition_newer_than_the_catalog_seen_here_is_read(rig: Rig) -> None:

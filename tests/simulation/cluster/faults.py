@@ -24,6 +24,7 @@ KINDS = {
     "cut node": 2,
     "cut all": 1,
     "drain": 2,
+    "late watch": 4,
     "compact": 1,
 }
 """Faults and how often each is chosen."""
@@ -105,6 +106,12 @@ class Faults:
         self._network.cut(a, b)
         self.later(for_s, lambda: self._network.reaches(a, b) or self._network.heal(a, b))
 
+    def late_watch(self, name: str, prefix: str, for_s: float) -> None:
+        """It hears of changes below the prefix later than of all others."""
+        self._note(f"{name} hears nothing of {prefix} for {for_s:.2f} s")
+        self._stores.meta.late[name, prefix] = self._loop.now + for_s
+        self._network.cut_s[name] = self._loop.now + for_s
+
     def drain(self, name: str, for_s: float) -> None:
         role = "querynode" if name in QUERY_NODES else "datanode"
         key = keys.drain(role, NodeId(name))
@@ -140,6 +147,8 @@ class Faults:
             self.cut(name, chance.choice((META, META, LOG, OBJECTS)), for_s)
         elif kind == "cut tail":
             self.cut(chance.choice([n for n in self._names if n in QUERY_NODES]), LOG, chance.uniform(1.0, 4.0))
+        elif kind == "late watch":
+            self.late_watch(name, chance.choice((keys.COLLECTIONS, keys.MANIFESTS, keys.PLACEMENTS)), for_s)
         elif kind == "cut node":
             self.cut(name, chance.choice([n for n in self._names if n != name]), for_s)
         elif kind == "cut all":

@@ -28,6 +28,8 @@ class MetaServer:
     """By revision, from 1."""
     compacted: int = 0
     """Revisions that watches can't be given any more."""
+    late: dict[tuple[str, str], float] = field(default_factory=dict)
+    """Until when a process's watch of a prefix brings nothing: each watch is a stream of its own."""
 
     def __post_init__(self) -> None:
         self._leases: dict[int, tuple[float, float]] = {}
@@ -130,6 +132,7 @@ class MetaPort:
         while True:
             if not server.events(prefix, after):
                 await server.watch(prefix)
+            await asyncio.sleep(max(0.0, server.late.get((process.name, prefix), 0.0) - network.loop.now))
             if not network.reaches(process.name, META):
                 await network.until_reached(process, META)
                 if server.chance.random() < 0.5:

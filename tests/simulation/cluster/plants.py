@@ -15,8 +15,6 @@ import datanode.seal
 import querynode.handoff
 import querynode.service
 import storage.manifests
-from coordinator.cleaning import Cleaner
-from coordinator.index_plan import undefined, without
 from coordinator.leadership import Leadership
 from coordinator.placement import place
 from core.catalog import Collection, Consistency
@@ -30,7 +28,7 @@ from proxy.definitions import Definitions
 from querynode.growing import Growing
 from querynode.links import WorkerLink
 from querynode.shard import ShardState, TailKills
-from storage.manifests import Authority, commit_manifest
+from storage.manifests import Authority
 from storage.meta.port import Condition, MetaStore
 
 Plant = Callable[[], AbstractContextManager[Any]]
@@ -220,20 +218,6 @@ def seals_drop_the_rows_of_new_partitions() -> Iterator[None]:
         return found and replace(found, partitions=found.partitions[:1])
 
     with mock.patch.object(Resources, "collection", collection):
-        yield
-
-
-@plant
-@contextmanager
-def cleaning_believes_an_old_picture() -> Iterator[None]:
-    async def prune(self: Any, collection: Collection) -> None:
-        for manifest in self._picture.manifests_of(collection):
-            dropped, authority = undefined(manifest, collection), self._leadership.authority
-            await commit_manifest(
-                self._meta, manifest.shard_id, lambda now, d=dropped: without(now, d), authority, self._grace_s
-            )
-
-    with mock.patch.object(Cleaner, "_prune", prune):
         yield
 
 

@@ -183,6 +183,7 @@ class Schedule:
         self._awaited = [*self.names]
         self.network.heal_all()
         self.network.ambush = None
+        self.stores.meta.late.clear()
         for name in self.names:
             process = self.cluster.process(name)
             if process is not None and process.paused:
