@@ -2,17 +2,17 @@
 of dropped declarations. Their objects become garbage in the same commits."""
 
 import asyncio
+from functools import partial
 
 import structlog
 
 from coordinator.cluster import ClusterPicture
-from coordinator.index_plan import Undefined, undefined, without
+from coordinator.index_plan import undefined, without
 from coordinator.leadership import Leadership
 from core.background import Background
 from core.catalog import Collection
 from core.errors import Conflict
 from core.ids import CollectionId
-from core.manifest import Manifest
 from core.settings import CoordinatorSettings
 from storage import keys
 from storage.manifests import commit_manifest, drop_manifest
@@ -75,20 +75,15 @@ class Cleaner:
             await (self._reap(collection) if collection.dropped else self._prune(collection))
 
     async def _prune(self, collection: Collection) -> None:
-        for manifest in self._picture.manifests_of(collection):
-            if not any(undefined(manifest, collection)):
-                continue
-            # The picture may show a manifest before the partition that its newest segment is of.
-            item = await self._meta.get(keys.collection(collection.id))
-            if item is None:
-                return
-            dropped = undefined(manifest, keys.decode(Collection, item.value))
-
-            def change(present: Manifest, dropped: Undefined = dropped) -> Manifest | None:
-                return without(present, dropped)
-
-            if any(dropped):
-                await commit_manifest(self._meta, manifest.shard_id, change, self._leadership.authority, self._grace_s)
+        manifests = [m for m in self._picture.manifests_of(collection) if any(undefined(m, collection))]
+        # The picture may show a manifest before the partition that its newest segment is of.
+        item = await self._meta.get(keys.collection(collection.id)) if manifests else None
+        if item is None:
+            return
+        now = keys.decode(Collection, item.value)
+        for manifest in manifests:
+            change = partial(without, dropped=undefined(manifest, now))
+            await commit_manifest(self._meta, manifest.shard_id, change, self._leadership.authority, self._grace_s)
 
     async def _reap(self, collection: Collection) -> None:
         """Manifests first, the collection's own key last: a crash in between leaves it to be found."""

@@ -229,9 +229,7 @@ class ShardState:
 
     def excludes(self, partitions: tuple[PartitionId, ...]) -> bool:
         """Whether the catalog seen here has one of these and does not load it."""
-        return not self.loaded.issuperset(partitions) and any(
-            p in self._known and p not in self.loaded for p in partitions
-        )
+        return len(self.readable(partitions)) < len(partitions)
 
     def readable(self, partitions: tuple[PartitionId, ...]) -> tuple[PartitionId, ...]:
         """Those that are loaded, or newer than the catalog seen here."""

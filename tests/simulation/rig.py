@@ -137,6 +137,10 @@ class Rig:
         await self.close()
         await self.start()
 
+    async def objects(self) -> set[str]:
+        """Names of all objects that are stored."""
+        return {o.name async for o in self.store.objects.list("")}
+
     # --- what clients do ---------------------------------------------------------------------
     async def change(self, change: CatalogChange) -> None:
         await self.coordinator.change(change)

@@ -2,7 +2,6 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -23,14 +22,6 @@ from storage.log.sqlite import SqliteLog
 from storage.meta.port import Delete, Put
 from tests.simulation.rig import DATA_NODE, NODE, QUIET, STRING_SCHEMA, Rig
 from tests.waiting import until
-
-
-@pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    rig = await Rig.open(tmp_path, QUIET)
-    yield rig
-    arm("")
-    await rig.close()
 
 
 async def test_a_flush_seals_what_was_written_before_it(rig: Rig) -> None:

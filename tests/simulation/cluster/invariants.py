@@ -247,8 +247,8 @@ class Invariants:
     ) -> Rows:
         """A view holds what the log says up to its frontier: nothing lost, doubled or risen again.
 
-        rows: its rows where other nodes hold a part of them. partitions: those that were asked for, None = those it
-        says it holds. The rows that are not of dropped partitions are given back."""
+        rows: what was answered, None = what it holds here. partitions: those that were asked for, None = those it says
+        it holds. The rows that are not of dropped partitions are given back."""
         asked = (view.partitions if partitions is None else partitions) & self.partitions(shard)
         history = self.oracle.of(shard)
         rows = rows_of(view, asked) if rows is None else history.within(rows, asked)
