@@ -39,6 +39,10 @@ SHORT_S = 0.1
 SENT_S = 0.25
 """Pause between the last answer and the end of its connection: the front cannot say when it was sent, and
 a client that does not get the answer to an insert sends it again."""
+SENT_MAX_S = 2.0
+"""The longest such pause: clients may go on to say hello."""
+HELLO = "Connect"
+"""What pymilvus calls first on a connection, and is the only call it never sends again: it is always answered."""
 POLL_S = 0.005
 
 log = structlog.get_logger()
@@ -62,6 +66,7 @@ class NativeListener:
         self._methods = list(methods.values())
         paths = [*(f"/{SERVICE}/{name}" for name in methods), f"/{health.HEALTH}/Check"]
         self._health_check = len(methods)
+        self._hello = list(methods).index(HELLO)
         self._front.add_methods([(path, False) for path in paths])
         self._loop = asyncio.get_running_loop()
         self._arrived: deque[tuple[Method, int, Arrival]] = deque()
@@ -95,14 +100,12 @@ class NativeListener:
         self._give_up_port()
         await _while(self._runs_long, end)
         self._stopping = True
-        await _while(lambda: self._taking, end)
-        await asyncio.sleep(0)  # what was taken before has begun
-        if running := {r.task for r in self._running.values()}:
-            await asyncio.wait(running, timeout=max(end - time.monotonic(), 0.0))
+        await _while(lambda: bool(self._taking or self._arrived or self._running), end)
+        running = {r.task for r in self._running.values()}
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        await asyncio.sleep(max(self._answered + SENT_S - time.monotonic(), 0.0))
+        await _while(lambda: time.monotonic() < self._answered + SENT_S, time.monotonic() + SENT_MAX_S)
         self._watch.cancel()
         await asyncio.to_thread(self._close)
 
@@ -139,7 +142,7 @@ class NativeListener:
             calls: dict[Method, list[tuple[int, Arrival]]] = {}
             left = {event[1] for event in events if event[0] == EVENT_CANCEL}
             for _, id, number, data, _, details in events:
-                if data is None or details is None or id in left or self._stopping or self._refused(id, data):
+                if data is None or details is None or id in left or self._late(number) or self._refused(id, data):
                     continue
                 elif number == self._health_check:
                     self._check_health(id, data)
@@ -181,6 +184,9 @@ class NativeListener:
                 self._told = True
                 self._on_loop(self._begin)
         return None not in replies
+
+    def _late(self, number: int) -> bool:
+        return self._stopping and number != self._hello
 
     def _refused(self, id: int, data: bytes) -> bool:
         if len(data) > MESSAGE_BYTES_MAX:

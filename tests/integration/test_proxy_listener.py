@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import operator
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -228,24 +229,52 @@ async def test_no_call_fails_and_none_is_answered_twice_when_the_port_changes_ha
     proxy.methods.update(GetVersion=methods({"GetVersion": count}, Settings().proxy)["GetVersion"])
     listener = await serve(proxy, ServerSettings(port=0, listener=kind, port_use="shared"))
     stopping = threading.Event()
+    answered = [0, 0, 0]
 
-    def load() -> int:
+    def load(client_number: int) -> None:
         with contextlib.closing(MilvusClient(f"http://127.0.0.1:{listener.port}", dedicated=True)) as client:
-            answered = 0
             while not stopping.is_set():
                 assert client.get_server_version() == "counted"
-                answered += 1
-            return answered
+                answered[client_number] += 1
 
-    loads = [asyncio.create_task(asyncio.to_thread(load)) for _ in range(3)]
-    for _ in range(4):
-        await asyncio.sleep(0.2)
-        follower = await serve(proxy, ServerSettings(port=listener.port, listener=kind, port_use="shared"))
-        await listener.stop(10)
-        listener = follower
-    stopping.set()
-    assert sum(await asyncio.gather(*loads)) == served > 100
+    async def all_get_on() -> None:
+        """pymilvus connects anew with one attempt: nobody may be about to do so when the port changes hands again."""
+        enough = [n + 20 for n in answered]
+        await until(lambda: failed() or all(map(operator.ge, answered, enough)), "all clients to go on")
+
+    def failed() -> bool:
+        return any(load.done() for load in loads)
+
+    loads = [asyncio.create_task(asyncio.to_thread(load, n)) for n in range(len(answered))]
+    try:
+        for _ in range(4):
+            await all_get_on()
+            follower = await serve(proxy, ServerSettings(port=listener.port, listener=kind, port_use="shared"))
+            await listener.stop(10)
+            listener = follower
+        await all_get_on()
+    finally:
+        stopping.set()
+    await asyncio.gather(*loads)
+    assert sum(answered) == served
     await listener.stop(0)
+
+
+async def test_a_client_that_has_just_connected_when_the_listener_stops_is_told_who_it_is(proxy: Proxy) -> None:
+    """pymilvus says hello once, and fails where that has no answer; any other call it sends again."""
+    listener = await serve(proxy, ServerSettings(port=0, listener="native"))
+    assert isinstance(listener, NativeListener)
+    async with aio.insecure_channel(f"127.0.0.1:{listener.port}") as channel:
+        stub: Any = milvus_pb2_grpc.MilvusServiceStub(channel)
+        assert (await stub.Connect(milvus_pb2.ConnectRequest(), timeout=10)).identifier
+        stopping = asyncio.create_task(listener.stop(10))
+        await until(lambda: listener._stopping, "the listener to take no calls any more")
+        late = stub.GetVersion(milvus_pb2.GetVersionRequest(), timeout=10)
+        assert (await stub.Connect(milvus_pb2.ConnectRequest(), timeout=10)).identifier
+        with pytest.raises(grpc.RpcError) as error:
+            await late
+        assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+        await stopping
 
 
 async def test_a_listener_whose_thread_dies_is_noticed(proxy: Proxy) -> None:
