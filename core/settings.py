@@ -226,6 +226,12 @@ class NodeSettings:
     id: str = setting("", "name of this process in its cluster, kept over restarts; empty = host name and process id")
     host: str = setting("127.0.0.1", "address at which a role listens for the other roles")
     port: int = setting(0, "port for the other roles; 0 = any free one", least=0, most=65_535)
+    direct_port: int = setting(
+        0,
+        "port at which a query node answers short searches at once (docs/decisions/0031); 0 = any free one, -1 = none",
+        least=-1,
+        most=65_535,
+    )
     advertise: str = setting(
         "", "host or host:port at which others reach this process; empty = node.host, or the host name for 0.0.0.0"
     )

@@ -64,11 +64,11 @@ class Shards:
         return list(await asyncio.gather(*(self._ask(collection, n, call, ask) for n in numbers)))
 
     def leaders(self, collection: Collection) -> list[QueryNode] | None:
-        """A node that leads each shard now; None when one of them is not to be had. Any thread, where
-        the nodes run in this process."""
+        """The node that leads each shard now; None when one of them is not to be had, or has to be chosen among
+        replicas. Any thread."""
         try:
-            shards = range(len(collection.shards))
-            return [self._nodes.query_node(self._leaders(collection, shard)[0]) for shard in shards]
+            leaders = [self._leaders(collection, shard) for shard in range(len(collection.shards))]
+            return [self._nodes.query_node(nodes[0]) for nodes in leaders] if max(map(len, leaders)) == 1 else None
         except (Unavailable, CollectionNotReady):
             return None
 

@@ -59,7 +59,8 @@ class Search:
         self._snapshots = snapshots
         self._threads = threads
         self._known = KnownSearches(self._catalog)
-        self._prompt = PromptSearches(self._known, shards) if in_process else None
+        self._prompt = PromptSearches(self._known, shards)
+        self._in_process = in_process
         self._ends = PageEnds()
         self._plans: dict[bytes, SearchPlan] = {}
 
@@ -67,11 +68,11 @@ class Search:
         return {"Search": self.search}
 
     def prompt_handlers(self) -> PromptHandlers:
-        return {"Search": self._prompt.answer} if self._prompt else {}
+        return {"Search": self._prompt.answer}
 
     def group_handlers(self) -> GroupHandlers:
         """Where searches go to other processes, those alike go as one from here on."""
-        return {} if self._prompt else {"Search": self._groups}
+        return {} if self._in_process else {"Search": self._groups}
 
     async def search(self, request: Any, call: Call) -> Any:
         asked = await self._threads.run(len(request.dsl) * CHARACTER_BYTES, self._read, request, call)

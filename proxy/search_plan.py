@@ -25,6 +25,7 @@ from proxy.request_params import Params
 from proxy.status import ok
 from proxy.wire import milvus
 from rpc.newest import Newest
+from rpc.reads import PreparedSearch
 
 GROUPABLE = INTEGERS | {DataType.BOOL, DataType.VARCHAR}
 UNSERVED_PARAMS = ("order_by_fields", "group_by_fields", "json_path", "analyzer_name")
@@ -59,7 +60,7 @@ class SearchPlan:
     token: str
     template: bytes
     """The reply's part that is the same each time: a serialized ``SearchResults``."""
-    newest: list[Newest] = dataclass_field(default_factory=list, compare=False)
+    newest: list[Newest[PreparedSearch]] = dataclass_field(default_factory=list, compare=False)
     """The search over the newest view of each shard, where it can be run at once; empty = not, or not known."""
 
     @property

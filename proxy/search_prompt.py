@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from core.catalog import Consistency
 from core.errors import InvalidArgument
 from proxy.call import Call
+from proxy.query_vectors import as_matrix
 from proxy.reads import Shards
 from proxy.search_ask import Scope, shard_request
 from proxy.search_known import KnownSearches
@@ -20,8 +19,6 @@ from proxy.search_plan import SearchPlan
 from proxy.search_reply import write_each
 from rpc.newest import Newest
 from rpc.reads import PreparedSearch
-
-NO_QUERIES = np.empty((0, 0), np.float32)
 
 
 class PromptSearches:
@@ -43,7 +40,11 @@ class PromptSearches:
                 queries = alike.queries()
             except InvalidArgument:
                 continue  # said where it is said to all
-            replies = [p.search(queries, alike.sizes) for p in prepared]
+            started = [p.start(queries, alike.sizes) for p in prepared]
+            replies = [r for finish in started if (r := finish()) is not None]
+            if len(replies) < len(started):
+                alike.plan.newest.clear()  # another node leads a shard, perhaps
+                continue
             for number, answer in zip(alike.numbers, write_each(alike.plan, replies, alike.sizes), strict=True):
                 answers[number] = answer
         return answers
@@ -52,8 +53,9 @@ class PromptSearches:
         """The plan's search over the newest view of each shard; nothing when one can't be had."""
         if not plan.newest:
             scope = Scope(Consistency.BOUNDED, 0, plan.k, plan.near)
+            nothing = as_matrix(b"", 0, plan.field)
             plan.newest[:] = [
-                Newest(node, partial(shard_request, plan, NO_QUERIES, scope, shard=shard))
+                Newest(partial(node.prepare, shard_request(plan, nothing, scope, shard=shard)))
                 for shard, node in enumerate(self._shards.leaders(plan.collection) or ())
             ]
         prepared = [p for newest in plan.newest if (p := newest.find()) is not None]

@@ -6,7 +6,7 @@ so other threads find nothing prepared over a view that nobody has asked for yet
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -18,7 +18,7 @@ from querynode.best import Merged, best_of
 from querynode.matching import Matching
 from querynode.search import FoundRows, PartSearch, prepare_part, reply, search_cost
 from querynode.shard import ShardState
-from querynode.view import View
+from querynode.view import Part, View
 from rpc.reads import SearchReply, SearchRequest, inline_share
 
 KEPT_MAX = 16
@@ -50,6 +50,11 @@ class ViewSearch:
     def queries_max(self) -> int:
         """As in ``rpc.reads.PreparedSearch``."""
         return max(self._inline_cost - self._matching.cost(), 0) // self._cost
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """Those of what it finds."""
+        return self._matching.parts
 
     def short(self, request: SearchRequest) -> bool:
         """Whether it may run on the event loop."""
@@ -98,5 +103,5 @@ class PreparedSearch:
             and self.queries_max > 0
         )
 
-    def search(self, queries: np.ndarray, sizes: Sequence[int] = ()) -> SearchReply:
-        return self._search.found(queries, sizes).reply
+    def start(self, queries: np.ndarray, sizes: Sequence[int] = ()) -> Callable[[], SearchReply]:
+        return lambda: self._search.found(queries, sizes).reply

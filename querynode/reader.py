@@ -79,7 +79,7 @@ class Reader:
 
     def found_at_once(self, schema: Schema, view: View, request: SearchRequest) -> FoundRows | None:
         """As ``found``; None when it is long, or would read files. Call it on the event loop."""
-        search = view.searches.get(_shape(request)) or self._made(schema, view, request, view.parts)
+        search = view.searches.get(shape_of(request)) or self._made(schema, view, request, view.parts)
         return search.found(request.queries, request.sizes) if search and search.short(request) else None
 
     async def found(self, schema: Schema, view: View, request: SearchRequest) -> FoundRows:
@@ -110,16 +110,21 @@ class Reader:
         only the event loop may make."""
         if request.group_by or request.snapshot_ts:
             return None
-        schema, request = shard.collection.schema, of_loaded(shard, request)
-        search = view.searches.get(_shape(request))
+        search = self.made(shard.collection.schema, view, of_loaded(shard, request))
+        return PreparedSearch(shard, view, search, staleness_s) if search else None
+
+    def made(self, schema: Schema, view: View, request: SearchRequest) -> ViewSearch | None:
+        """One for all short searches of this shape over what is held here of the view, whatever their groups. Any
+        thread may ask; None where only the event loop may make it, and as of ``prepare``."""
+        search = view.searches.get(shape_of(request))
         if search is None and not request.filter:
             search = self._made(schema, view, request, view.made_parts)
-        return PreparedSearch(shard, view, search, staleness_s) if search and search.queries_max else None
+        return search if search and search.queries_max else None
 
     def _made(self, schema: Schema, view: View, request: SearchRequest, parts_of: PartsOf) -> ViewSearch | None:
         """One for all searches of this shape over the view; None when its filter names keys or is none that others
         have, too, or it would read files. With a filter, call it on the event loop."""
-        shape = _shape(request)
+        shape = shape_of(request)
         if shape is None:
             return None
         field, fields = _searched(schema, request), output_fields(schema, request.output)
@@ -195,7 +200,7 @@ class Reader:
         return await asyncio.get_running_loop().run_in_executor(self._threads, run)
 
 
-def _shape(request: SearchRequest) -> Shape | None:
+def shape_of(request: SearchRequest) -> Shape | None:
     """The same for searches that differ in their vectors only; None where hardly one is like another."""
     if request.filter_params or len(request.filter) > LONG_FILTER:
         return None

@@ -23,6 +23,7 @@ from querynode.prepared import PreparedSearch
 from querynode.reader import Reader
 from querynode.shard import ShardState
 from querynode.shares import SpreadReader
+from querynode.spread_search import SpreadSearch, prepare_spread
 from querynode.view import View
 from querynode.waiting import within
 from querynode.worker import SegmentWorker
@@ -105,15 +106,31 @@ class QueryNodeService:
         return await self._reader.search(shard, view, request)
 
     def prepare(self, request: SearchRequest) -> PreparedSearch | None:
+        shard, view = self._made_view(request)
+        if shard is None or view is None or view.remote:
+            return None
+        return self._reader.prepare(shard, view, request, self._bound_s(request))
+
+    def prepare_spread(self, request: SearchRequest) -> PreparedSearch | SpreadSearch | None:
+        """Implements ``rpc.query_node.DirectQueryNode``."""
+        shard, view = self._made_view(request)
+        if shard is None or view is None:
+            return None
+        if view.remote:
+            return prepare_spread(self._reader, shard, view, request, self._bound_s(request))
+        return self._reader.prepare(shard, view, request, self._bound_s(request))
+
+    def _made_view(self, request: SearchRequest) -> tuple[ShardState | None, View | None]:
+        """What answers the request with no wait. The event loop makes and fills a view; any thread may read it."""
         served = self._placed.get(request.shard_id)
-        view = served.shard.made_view if served else None
-        # A view is made and filled by the event loop; here it is only read.
-        if served is None or view is None or view.remote or not fresh(served.shard, request, self._staleness_s):
-            return None
+        if served is None or not fresh(served.shard, request, self._staleness_s):
+            return None, None
         if served.shard.excludes(request.partitions):
-            return None
-        bound_s = float("inf") if request.consistency is Consistency.EVENTUALLY else self._staleness_s
-        return self._reader.prepare(served.shard, view, request, bound_s)
+            return None, None
+        return served.shard, served.shard.made_view
+
+    def _bound_s(self, request: SearchRequest) -> float:
+        return float("inf") if request.consistency is Consistency.EVENTUALLY else self._staleness_s
 
     async def query(self, request: QueryRequest) -> QueryReply:
         shard, view = await self._pin(request)

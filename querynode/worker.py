@@ -2,7 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
 
 from core.catalog import Collection
 from core.errors import NotHeld, Unavailable
@@ -11,9 +13,10 @@ from querynode import keys as pk
 from querynode.growing import Growing
 from querynode.memory import needed_bytes
 from querynode.opening import Opener
+from querynode.prepared import ViewSearch
 from querynode.reader import Reader
 from querynode.sealed import SealedSegment
-from querynode.shares import places
+from querynode.shares import places, places_of_parts, places_of_rows
 from querynode.view import View
 from querynode.waiting import Signal, until
 from rpc.reads import QueryReply
@@ -41,14 +44,13 @@ class HeldShard:
         self._nothing_growing = Growing(collection.schema)
         self.opening = asyncio.Lock()
         self.bad_indexes: set[str] = set()
-        self._seen: tuple[tuple[SegmentId, ...], Position] | None = None
-        self._view: View | None = None
+        self._newest: View | None = None
 
     def view(self, segments: tuple[SegmentId, ...], frontier: Position) -> View:
         """What the leader's view sees of these segments, which are held; the same one until something changes."""
-        if self._view is None or self._seen != (segments, frontier):
-            self._seen = segments, frontier
-            self._view = View(
+        view = self.made_view(segments, frontier)
+        if view is None:
+            view = self._newest = View(
                 0,
                 frontier,
                 partitions=frozenset(),
@@ -57,11 +59,21 @@ class HeldShard:
                 growing=self._nothing_growing,
                 order=segments,
             )
-        return self._view
+        return view
+
+    def made_view(self, segments: tuple[SegmentId, ...], frontier: Position) -> View | None:
+        """The same, if it was asked for last, and nothing has changed since. Any thread may ask."""
+        view = self._newest
+        return view if view and view.order == segments and view.frontier == frontier else None
+
+    @property
+    def newest(self) -> View | None:
+        """What ``made_view`` gives to those who ask for the right one."""
+        return self._newest
 
     def changed(self) -> None:
         """What is held is no longer what a view saw."""
-        self._view = None
+        self._newest = None
 
     def kill(self, kills: Kills) -> None:
         keys = pk.keys_of(kills.keys)
@@ -103,6 +115,32 @@ class LeaderSession:
         if self.ended:
             raise NotHeld("the leader's session has ended")
         return self.applied >= number
+
+
+class PreparedShare:
+    """Implements ``rpc.workers.PreparedShare``."""
+
+    def __init__(self, session: LeaderSession, held: HeldShard, view: View, search: ViewSearch) -> None:
+        self._session, self._held, self._view, self._search = session, held, view, search
+        self._places = places_of_parts(search.parts, view)
+
+    @property
+    def queries_max(self) -> int:
+        return self._search.queries_max
+
+    def keep(self) -> None:
+        self._search.keep(self)
+
+    @property
+    def holds(self) -> bool:
+        return self._held.newest is self._view and not self._session.ended
+
+    def start(self, queries: np.ndarray, sizes: Sequence[int] = ()) -> Callable[[], SearchShareReply]:
+        def search() -> SearchShareReply:
+            found = self._search.found(queries, sizes)
+            return SearchShareReply(found.reply, places_of_rows(found, self._places))
+
+        return search
 
 
 class SegmentWorker:
@@ -190,6 +228,15 @@ class SegmentWorker:
         view = held.view(share.segments, share.frontier)
         found = self._reader.found_at_once(held.collection.schema, view, share.request)
         return None if found is None else SearchShareReply(found.reply, places(found, view))
+
+    def prepare_share(self, share: SearchShare) -> PreparedShare | None:
+        session = self._sessions.get(share.session)
+        held = session.shards.get(share.shard) if session and session.applied >= share.after else None
+        view = held.made_view(share.segments, share.frontier) if held else None
+        if session is None or held is None or view is None:
+            return None
+        search = self._reader.made(held.collection.schema, view, share.request)
+        return PreparedShare(session, held, view, search) if search else None
 
     async def search_share(self, share: SearchShare) -> SearchShareReply:
         held, view = await self._view(share)

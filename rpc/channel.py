@@ -10,6 +10,7 @@ from grpc import aio
 from core.errors import Unavailable
 from core.limits import MESSAGE_BYTES_MAX
 from rpc.batching import LONGEST_S, MESSAGE_BYTES, Line, Read, request_id
+from rpc.direct import DirectCalls
 from rpc.errors import TRAILER_BYTES_MAX, failure
 
 LINE = "/sheafdb.v1.Line/Converse"
@@ -55,12 +56,24 @@ class Peer:
     ``Timeout``.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, direct_port: int = 0) -> None:
+        """direct_port: as of ``answers_directly_at``."""
         self.address = address
+        self.direct: DirectCalls | None = None
+        """None = the node answers no direct calls."""
+        self.answers_directly_at(direct_port)
         self._channel = aio.insecure_channel(address, options=CLIENT_OPTIONS)
         self._calls: dict[str, Any] = {}
         self._left = False
         self._line = Line(partial(self._channel.stream_stream(LINE)), address)
+
+    def answers_directly_at(self, port: int) -> None:
+        """The node answers direct calls at this port of its host; 0 = it does not."""
+        if self.direct and self.direct.port == port:
+            return
+        if self.direct:
+            self.direct.close()
+        self.direct = DirectCalls(self.address.rpartition(":")[0].strip("[]"), port) if port else None
 
     async def call(self, method: str, request: bytes, timeout_s: float) -> bytes:
         """A call of its own: for what is rare, long or large."""
@@ -87,6 +100,8 @@ class Peer:
     async def close(self, grace_s: float = 0.0) -> None:
         """Takes nothing more; lets what is running finish for up to ``grace_s``, then fails it."""
         self._left = True
+        if self.direct:
+            self.direct.close()
         if grace_s:
             await asyncio.wait({asyncio.ensure_future(self._line.finish())}, timeout=grace_s)
         await self._line.close()

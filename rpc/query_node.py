@@ -1,22 +1,28 @@
 """The query node across the network, both ends."""
 
+import asyncio
+import sys
 import time
-from collections import OrderedDict
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
 
 from rpc.answering import Handlers, Later
 from rpc.channel import Peer
+from rpc.direct import DirectCalls, Refusals, no_answer, reading
+from rpc.direct import Handler as DirectHandler
 from rpc.gathering import Gathering, goes_with_others
-from rpc.newest import Newest
+from rpc.newest import Known
 from rpc.pb import querynode_pb2 as pb
 from rpc.read_messages import (
-    SHAPE_BYTES_MAX,
     SHAPES_MAX,
     query_message,
     query_reply,
     query_reply_message,
     query_request,
     search_message,
+    search_queries,
     search_reply,
     search_reply_message,
     search_request,
@@ -36,15 +42,33 @@ STATUS_S = 5.0
 """Longest wait for a look at the node's state."""
 
 
+class DirectQueryNode(Protocol):
+    """The part of a query node that answers direct calls."""
+
+    def prepare_spread(self, request: SearchRequest) -> PreparedSearch | None:
+        """As ``QueryNode.prepare``, also of shards that are spread: then the thread that searches waits for others."""
+        ...
+
+
 class RemoteQueryNode(QueryNode):
     """A query node at the other end of a connection."""
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
         self._gathering: dict[bytes, Gathering] = {}
+        self._direct: dict[bytes, _DirectSearch] = {}
 
     def prepare(self, request: SearchRequest) -> PreparedSearch | None:
-        return None
+        # A direct call is waited for, which an event loop must not.
+        if self._peer.direct is None or not self._peer.direct.usable or _runs_a_loop():
+            return None
+        shape = shape_of(request)
+        search = self._direct.get(shape)
+        if search is None or not search.holds:
+            if len(self._direct) >= SHAPES_MAX:
+                self._direct = {}
+            search = self._direct[shape] = _DirectSearch(self._peer.direct, shape)
+        return search
 
     async def search(self, request: SearchRequest) -> SearchReply:
         if not goes_with_others(request):
@@ -79,38 +103,64 @@ def read_query_reply(data: bytes) -> QueryReply:
     return query_reply(pb.QueryReply.FromString(data))
 
 
-class PreparedSearches:
-    """What a node prepared, by shape of the search; the shapes asked for last."""
+def _runs_a_loop() -> bool:
+    """Whether this thread runs an event loop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
-    def __init__(self, node: QueryNode) -> None:
-        self._node = node
-        self._found: OrderedDict[bytes, Newest] = OrderedDict()
 
-    def find(self, shape: bytes) -> PreparedSearch | None:
-        """One that may be run now; None when the node has to be asked."""
-        newest = self._found.get(shape)
-        if newest is None:
-            newest = Newest(self._node, partial(search_shape, shape))
-            if len(shape) <= SHAPE_BYTES_MAX:
-                self._found[shape] = newest
-                if len(self._found) > SHAPES_MAX:
-                    self._found.popitem(last=False)
-        else:
-            self._found.move_to_end(shape)
-        return newest.find()
+class _DirectSearch:
+    """Implements ``PreparedSearch``: everything is known but the vectors, and whether the node answers at once."""
+
+    queries_max = sys.maxsize
+
+    def __init__(self, direct: DirectCalls, shape: bytes) -> None:
+        self._direct, self._shape = direct, shape
+        self._refusals = Refusals()
+
+    def keep(self) -> None:
+        """Whoever made it does: it holds nothing of a view."""
+
+    @property
+    def holds(self) -> bool:
+        return self._direct.usable
+
+    def start(self, queries: np.ndarray, sizes: Sequence[int] = ()) -> Callable[[], SearchReply | None]:
+        if not self._refusals.over:
+            return no_answer
+        message = pb.SearchRequest(shape=self._shape, nq=len(queries), queries=queries.tobytes(), sizes=sizes)
+        return reading(self._direct.start(SEARCH.encode(), message.SerializeToString()), _search_reply, self._refusals)
+
+
+def query_node_direct_handlers(node: DirectQueryNode) -> Mapping[str, DirectHandler]:
+    """What a ``DirectServer`` answers for ``node``."""
+    searches = Known(lambda shape: node.prepare_spread(search_shape(shape)))
+
+    def search(data: bytes) -> bytes | None:
+        message = pb.SearchRequest.FromString(data)
+        prepared = searches.find(message.shape)
+        if prepared is None or message.nq > prepared.queries_max * inline_share(len(message.sizes)):
+            return None
+        reply = prepared.start(search_queries(message, search_shape(message.shape)), message.sizes)()
+        return None if reply is None else search_reply_message(reply).SerializeToString()
+
+    return {SEARCH: search}
 
 
 def query_node_handlers(node: QueryNode) -> Handlers:
     """What a server registers to let others reach ``node``."""
-    searches = PreparedSearches(node)
+    searches = Known(lambda shape: node.prepare(search_shape(shape)))
 
     def search(data: bytes, deadline: float) -> bytes | Later:
         message = pb.SearchRequest.FromString(data)
         prepared = searches.find(message.shape)
         if prepared is None or message.nq > prepared.queries_max * inline_share(len(message.sizes)):
             return search_later(message, deadline)
-        request = search_request(message, deadline)
-        return search_reply_message(prepared.search(request.queries, request.sizes)).SerializeToString()
+        reply = prepared.start(search_queries(message, search_shape(message.shape)), message.sizes)()
+        return search_later(message, deadline) if reply is None else search_reply_message(reply).SerializeToString()
 
     async def search_later(message: pb.SearchRequest, deadline: float) -> bytes:
         return search_reply_message(await node.search(search_request(message, deadline))).SerializeToString()

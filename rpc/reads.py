@@ -1,6 +1,6 @@
 """What a proxy asks a query node, and what it answers: one shard, one view, one reply."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Protocol
@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from core.catalog import Consistency
 from core.ids import CollectionId, FieldId, NodeId, PartitionId, SegmentId, ShardId
+from rpc.newest import Prepared
 
 INLINE_SHARE_MAX = 4
 
@@ -93,7 +94,7 @@ class SearchReply:
     groups: pa.Array | None = None
 
 
-class PreparedSearch(Protocol):
+class PreparedSearch(Prepared, Protocol):
     """A search over one view of a shard of which only the vectors are still unknown."""
 
     @property
@@ -101,19 +102,10 @@ class PreparedSearch(Protocol):
         """How many queries a request may have for the answer to be short work."""
         ...
 
-    def keep(self) -> None:
-        """The view holds it from now on, for as long as it is the newest, or until others take its place: whoever
-        wants to run it again refers to it weakly, and so keeps no outdated view alive."""
-        ...
-
-    @property
-    def holds(self) -> bool:
-        """Whether the view is still the newest, and as fresh as the request wants it."""
-        ...
-
-    def search(self, queries: np.ndarray, sizes: Sequence[int] = ()) -> SearchReply:
-        """As ``QueryNode.search`` with these queries, by the calling thread (any thread). sizes: as in
-        ``SearchRequest``."""
+    def start(self, queries: np.ndarray, sizes: Sequence[int] = ()) -> Callable[[], SearchReply | None]:
+        """As ``QueryNode.search`` with these queries, by the calling thread (any thread), which has to call what this
+        returns for the answer: None when the node has to be asked after all. A node at the other end of a connection
+        searches meanwhile. sizes: as in ``SearchRequest``."""
         ...
 
 

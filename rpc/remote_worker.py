@@ -1,8 +1,11 @@
 """The worker across the network, both ends. Its Protocol is in ``rpc.workers``."""
 
 import asyncio
+import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import pyarrow as pa
 
 from core.catalog import Collection
@@ -12,6 +15,9 @@ from core.messages import fill, from_message
 from rpc.answering import Handlers, Later
 from rpc.arrays import columns_message, columns_of, from_bytes, to_bytes
 from rpc.channel import Peer
+from rpc.direct import DirectCalls, Refusals, no_answer, reading
+from rpc.direct import Handler as DirectHandler
+from rpc.newest import Known
 from rpc.pb import querynode_pb2 as pb
 from rpc.query_node import read_query_reply
 from rpc.read_messages import (
@@ -19,17 +25,21 @@ from rpc.read_messages import (
     query_reply_message,
     query_request,
     search_message,
+    search_queries,
     search_reply,
     search_reply_message,
     search_request,
+    search_shape,
+    shape_of,
     shard_id,
     shard_message,
 )
-from rpc.reads import QueryReply
+from rpc.reads import QueryReply, inline_share
 from rpc.workers import (
     Forward,
     Hold,
     Kills,
+    PreparedShare,
     QueryShare,
     Release,
     Room,
@@ -68,6 +78,9 @@ class RemoteWorker(Worker):
     def search_share_at_once(self, share: SearchShare) -> SearchShareReply | None:
         return None
 
+    def prepare_share(self, share: SearchShare) -> PreparedShare | None:
+        return _DirectShare(self._peer.direct, share) if self._peer.direct else None
+
     def search_share(self, share: SearchShare) -> asyncio.Future[SearchShareReply]:
         request = pb.SearchShareRequest(share=_share_message(share), request=search_message(share.request))
         return self._peer.ask(SEARCH_SHARE, request.SerializeToString(), share.request.deadline, _search_reply)
@@ -80,6 +93,57 @@ class RemoteWorker(Worker):
 def _search_reply(data: bytes) -> SearchShareReply:
     reply = pb.SearchShareReply.FromString(data)
     return SearchShareReply(search_reply(reply.reply), from_bytes(reply.places, "<i4"))
+
+
+class _DirectShare:
+    """Implements ``PreparedShare``, for as long as it is kept: it holds nothing of a view."""
+
+    queries_max = sys.maxsize
+
+    def __init__(self, direct: DirectCalls, share: SearchShare) -> None:
+        self._direct = direct
+        request = pb.SearchRequest(shape=shape_of(share.request))
+        self._message = pb.SearchShareRequest(share=_share_message(share), request=request)
+        self._refusals = Refusals()
+
+    def keep(self) -> None:
+        pass
+
+    @property
+    def holds(self) -> bool:
+        return self._direct.usable
+
+    def start(self, queries: np.ndarray, sizes: Sequence[int] = ()) -> Callable[[], SearchShareReply | None]:
+        if not self._refusals.over:
+            return no_answer
+        request = self._message.request
+        request.nq, request.queries, request.sizes[:] = len(queries), queries.tobytes(), sizes
+        message = self._message.SerializeToString()
+        return reading(self._direct.start(SEARCH_SHARE.encode(), message), _search_reply, self._refusals)
+
+
+def worker_direct_handlers(worker: Worker) -> Mapping[str, DirectHandler]:
+    """What a ``DirectServer`` answers for ``worker``."""
+
+    def prepare(message: bytes) -> PreparedShare | None:
+        known = pb.SearchShareRequest.FromString(message)
+        return worker.prepare_share(SearchShare(*_share_fields(known.share), search_shape(known.request.shape)))
+
+    shares = Known(prepare)
+
+    def search_share(data: bytes) -> bytes | None:
+        message = pb.SearchShareRequest.FromString(data)
+        request = message.request
+        queries, sizes, nq = search_queries(request, search_shape(request.shape)), tuple(request.sizes), request.nq
+        for name in ("nq", "queries", "sizes"):
+            request.ClearField(name)
+        prepared = shares.find(message.SerializeToString())
+        if prepared is None or nq > prepared.queries_max * inline_share(len(sizes)):
+            return None
+        reply = prepared.start(queries, sizes)()
+        return None if reply is None else _share_reply(reply)
+
+    return {SEARCH_SHARE: search_share}
 
 
 def worker_handlers(worker: Worker) -> Handlers:

@@ -10,7 +10,7 @@ What a worker holds for a leader lives in a session: it ends when the leader ope
 is silent for ``SESSION_TTL_S``. Nothing of it is stored.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -20,6 +20,7 @@ import pyarrow as pa
 from core.catalog import Collection
 from core.ids import NodeId, Position, SegmentId, ShardId
 from core.manifest import Segment, TombstoneFile
+from rpc.newest import Prepared
 from rpc.reads import QueryReply, QueryRequest, SearchReply, SearchRequest
 
 SESSION_TTL_S = 10.0
@@ -142,6 +143,19 @@ class SearchShareReply:
     places: np.ndarray
 
 
+class PreparedShare(Prepared, Protocol):
+    """A share of a search of which only the vectors are still unknown."""
+
+    @property
+    def queries_max(self) -> int:
+        """As of ``rpc.reads.PreparedSearch``."""
+        ...
+
+    def start(self, queries: np.ndarray, sizes: Sequence[int] = ()) -> Callable[[], SearchShareReply | None]:
+        """As of ``rpc.reads.PreparedSearch``."""
+        ...
+
+
 class Worker(Protocol):
     """Implemented by every query node. All raise ``NotHeld`` for a session or segment that is not
     there (any more), and ``Unavailable`` when the node is lost; shares of a read ``Timeout`` at its deadline."""
@@ -156,8 +170,12 @@ class Worker(Protocol):
         ...
 
     def search_share_at_once(self, share: SearchShare) -> SearchShareReply | None:
-        """As ``search_share``; None when it has to be asked. A node at the other end of a connection always
-        says None."""
+        """As ``search_share``; None when it has to be asked. Call it on the event loop. A node at the other end of a
+        connection always says None."""
+        ...
+
+    def prepare_share(self, share: SearchShare) -> PreparedShare | None:
+        """What is known of a share before its vectors are; None when the worker has to be asked. Any thread."""
         ...
 
     def search_share(self, share: SearchShare) -> Awaitable[SearchShareReply]:

@@ -22,6 +22,7 @@ from core.clock import HybridClock
 from core.errors import InvalidArgument
 from core.ids import NodeId
 from core.settings import NodeSettings, Settings
+from rpc.direct import DirectServer
 from rpc.server import RpcServer
 from sheafdb import __version__
 from sheafdb.draining import Drain
@@ -55,7 +56,7 @@ class Node:
         self.failed = self._lifetime.failed
         self._state = "starting"
         self._address = ""
-        self._metrics_port = 0
+        self._metrics_port = self._direct_port = 0
         self._cluster = ""
 
     @classmethod
@@ -125,15 +126,25 @@ class Node:
             host = self._settings.node.host
             front = server = RpcServer(host, self._settings.node.port)
             await server.start(wiring.handlers, lambda: self._state)
+            self._listen_for_direct_calls(wiring)
         self._lifetime.on_close("port", partial(front.drain, self._drain_s), self._drain_s + CLOSE_DEADLINE_S)
         self._address = advertised(self._settings.node, host, front.port)
+
+    def _listen_for_direct_calls(self, wiring: Wiring) -> None:
+        at = self._settings.node
+        if not wiring.direct_handlers or at.direct_port < 0:
+            return
+        server = DirectServer(at.host, at.direct_port, wiring.direct_handlers)
+        server.start()
+        self._direct_port = server.port
+        self._lifetime.on_close("direct calls", partial(asyncio.to_thread, server.close))
 
     async def _join(self, place: Place, wiring: Wiring) -> None:
         """Registers. What comes last here is the first thing done when the node leaves."""
         meta = place.store.meta
         drain = Drain(meta, place.nodes, self._role, self.id)
         self._lifetime.on_close("wish to drain", drain.close)
-        text = Registration(self._address, FORMAT, __version__, secrets.token_hex(8)).text()
+        text = Registration(self._address, FORMAT, __version__, secrets.token_hex(8), self._direct_port).text()
         place.nodes.watch_over(self._role, self.id, text, self._replaced)
         registration = Membership(meta, self._role, self.id, text, self._settings.node.lease_ttl_s)
         await self._lifetime.start("registration", registration)

@@ -13,12 +13,13 @@ FORMAT = 2
 @dataclass(frozen=True, slots=True)
 class Registration:
     """address: host:port that other nodes (of a proxy: clients) reach it at. version: of the program.
-    life: unique to the process."""
+    life: unique to the process. direct_port: of direct calls, on the same host; 0 = it answers none."""
 
     address: str
     format: int
     version: str
     life: str
+    direct_port: int = 0
 
     @property
     def understood(self) -> bool:
@@ -33,6 +34,6 @@ class Registration:
         """Raises ``Corrupted``. Fields that a newer version adds are left out."""
         try:
             found = orjson.loads(text)
-            return cls(*(found[name] for name in cls.__slots__))
+            return cls(**{name: found[name] for name in cls.__slots__ if name in found})
         except (orjson.JSONDecodeError, KeyError, TypeError) as e:
             raise Corrupted("a node's registration", f"{text[:80]!r}: {e}") from e

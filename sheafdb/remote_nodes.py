@@ -1,6 +1,7 @@
 """The roles' instances of a cluster, found by their registrations."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -45,6 +46,8 @@ class RemoteNodes:
         self._remotes: dict[tuple[object, str], Any] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._own: _Own | None = None
+        self._thread = threading.current_thread()
+        """The event loop's; in other ones there are only the nodes that were asked before."""
 
     async def start(self) -> None:
         """Knows all nodes when it returns. Raises ``StartRefused`` when one speaks another format."""
@@ -106,13 +109,15 @@ class RemoteNodes:
         key = (cls, found.address)
         remote = self._remotes.get(key)
         if remote is None:
-            remote = self._remotes[key] = cls(self._peer(found.address))
+            if threading.current_thread() is not self._thread:
+                raise Unavailable(f"nothing has been asked of {role} {id} yet")
+            remote = self._remotes[key] = cls(self._peer(found))
         return remote
 
-    def _peer(self, address: str) -> Peer:
-        if address not in self._peers:
-            self._peers[address] = Peer(address)
-        return self._peers[address]
+    def _peer(self, node: Registration) -> Peer:
+        if node.address not in self._peers:
+            self._peers[node.address] = Peer(node.address, node.direct_port)
+        return self._peers[node.address]
 
     def _changed(self, key: str, text: str | None) -> None:
         role, _, id = key.removeprefix(keys.NODES).partition("/")
@@ -125,6 +130,8 @@ class RemoteNodes:
             except Corrupted as e:
                 log.warning("node left out", role=role, node=id, error=str(e))
             else:
+                if now.address in self._peers:
+                    self._peers[now.address].answers_directly_at(now.direct_port)
                 if not now.understood:
                     log.warning("node left out", role=role, node=id, error=_strange(role, NodeId(id), now))
         if before and all(before.address != other.address for other in self._known.values()):

@@ -9,6 +9,7 @@ from core.clock import HybridClock
 from core.ids import NodeId
 from core.settings import Settings
 from rpc.answering import Handlers
+from rpc.direct import Handlers as DirectHandlers
 from rpc.roles import Coordinator
 from sheafdb.lifetime import Part
 from sheafdb.remote_nodes import RemoteNodes
@@ -43,7 +44,8 @@ class Wiring:
     """A role put together.
 
     parts: by name, in the order in which they start.
-    handlers: what other nodes call it by. listen: opens a port of another kind instead.
+    handlers: what other nodes call it by; direct_handlers: and what they may call directly. listen: opens a port of
+        another kind instead.
     awaited: what keeps it from its share of the work, once the others know it; "" = nothing.
     holds: whether it has what another node of the role would take over, if it could.
     resign: gives up what it is, before it leaves.
@@ -51,6 +53,7 @@ class Wiring:
 
     parts: Sequence[tuple[str, Part]]
     handlers: Handlers = field(default_factory=dict)
+    direct_handlers: DirectHandlers | None = None
     listen: Callable[[], Awaitable[Front]] | None = None
     awaited: Callable[[], str] | None = None
     holds: Callable[[], Awaitable[bool]] | None = None

@@ -24,8 +24,8 @@ def wire(place: Place) -> Wiring:
     )
 
     async def listen() -> "_Front":
-        # The event loop asks other nodes and answers. A thread that looks for the next request without sleeping
-        # would only take the interpreter's lock from it.
+        # The event loop asks other nodes and answers what can't be asked directly. A thread that looks for the next
+        # request without sleeping would take the interpreter's lock from it.
         return _Front(await serve(proxy, replace(settings.server, poll_us=0)))
 
     return Wiring([("catalog", catalog), ("pressure", pressure), ("proxy", proxy)], listen=listen)

@@ -1,8 +1,9 @@
 """A query node: ready once it has its share; others lead its shards and hold that share before it leaves."""
 
 from querynode.service import QueryNodeService
-from rpc.query_node import query_node_handlers
-from rpc.remote_worker import worker_handlers
+from rpc.direct import Handler
+from rpc.query_node import query_node_direct_handlers, query_node_handlers
+from rpc.remote_worker import worker_direct_handlers, worker_handlers
 from sheafdb.wiring import Place, Wiring
 
 
@@ -22,4 +23,7 @@ def wire(place: Place) -> Wiring:
     async def holds() -> bool:
         return bool(service.worker.segments or await service.shards())
 
-    return Wiring([("query node", service)], handlers, awaited=service.awaited, holds=holds)
+    def direct_handlers() -> dict[str, Handler]:
+        return {**query_node_direct_handlers(service), **worker_direct_handlers(service.worker)}
+
+    return Wiring([("query node", service)], handlers, direct_handlers, awaited=service.awaited, holds=holds)

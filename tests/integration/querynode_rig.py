@@ -172,12 +172,15 @@ class Rig:
         """What is answered at once is what is answered the long way; False if nothing is."""
         if request.snapshot_ts:
             return False
-        prepared = self.node.prepare(replace(request, consistency=Consistency.EVENTUALLY))
+        prepared = self.node.prepare_spread(replace(request, consistency=Consistency.EVENTUALLY))
         if prepared is None or len(request.queries) > prepared.queries_max or not len(request.queries):
             return False
         requests = [request.queries, request.queries[:1], request.queries]
         sizes = [len(queries) for queries in requests]
-        for reply in split(prepared.search(np.concatenate(requests), sizes), sizes)[::2]:
+        together = prepared.start(np.concatenate(requests), sizes)()
+        if together is None:
+            return False
+        for reply in split(together, sizes)[::2]:
             assert np.array_equal(reply.counts, expected.counts)
             assert np.array_equal(reply.scores, expected.scores)
             assert reply.rows == expected.rows

@@ -13,7 +13,7 @@ from core.errors import Unavailable
 from core.ids import NodeId, SegmentId
 from querynode.service import QueryNodeService
 from rpc.reads import QueryReply, SearchReply
-from rpc.workers import Forward, Hold, QueryShare, Room, SearchShare, SearchShareReply, Worker
+from rpc.workers import Forward, Hold, PreparedShare, QueryShare, Room, SearchShare, SearchShareReply, Worker
 from storage import keys
 from tests.integration.querynode_rig import NODE, Rig
 from tests.unit.test_rpc_messages import same
@@ -69,6 +69,9 @@ class Line:
         assert at_once is None or same(at_once, later)
         self.at_once += at_once is not None
         return later
+
+    def prepare_share(self, share: SearchShare) -> PreparedShare | None:
+        return None if self.cut or self.silent else self.worker.prepare_share(share)
 
     async def query_share(self, share: QueryShare) -> QueryReply:
         self.asked += 1

@@ -65,7 +65,7 @@ async def test_it_holds_until_something_changes(rig: Rig) -> None:
     await rig.upsert([(100, 0)])
     assert 100 in (await rig.search(QUERIES[:1], 5)).rows.pks.to_pylist()
     assert not prepared.holds
-    assert 100 not in prepared.search(QUERIES[:1]).rows.pks.to_pylist(), "its view never changes"
+    assert 100 not in prepared.start(QUERIES[:1])().rows.pks.to_pylist(), "its view never changes"
     again = rig.node.prepare(bounded(rig))
     assert again
     await rig.describe(loaded=())

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -248,9 +248,9 @@ class Prepared:
     def keep(self) -> None:
         self.kept.append(self)
 
-    def search(self, _queries: np.ndarray, _sizes: Sequence[int] = ()) -> SearchReply:
+    def start(self, _queries: np.ndarray, _sizes: Sequence[int] = ()) -> Callable[[], SearchReply]:
         self.runs += 1
-        return REPLY
+        return lambda: REPLY
 
 
 async def test_what_a_node_prepared_is_run_until_its_view_is_replaced() -> None:
