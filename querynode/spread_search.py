@@ -104,7 +104,7 @@ def prepare_spread(
         if parts is None or (parts and own is None):
             return None
         shares = _shares(shard, view, request)
-        if shares is None:
+        if shares is None or not (own or shares):
             return None
         search = SpreadSearch(shard, view, request, own=own, shares=shares, staleness_s=staleness_s)
         if len(view.searches) >= PREPARED_MAX:

@@ -24,6 +24,7 @@ from core.errors import SheafError, StartRefused
 
 WAIT_S = 0.1
 """How long an answer is waited for: what takes longer is asked on the line."""
+CONNECT_S = 5.0
 REQUEST_MAX, REPLY_MAX = 512 * 1024, 16 * 1024 * 1024
 """Bytes of a request, and of a reply: longer ones are not short work."""
 LOST_S = (1.0, 30.0)
@@ -60,7 +61,7 @@ class DirectCalls:
         self._turn = threading.Lock()
         self._connection: socket.socket | None = None
         self._lost_s, self._lost_until = 0.0, 0.0
-        self._closed = False
+        self._connecting = self._closed = False
 
     @property
     def usable(self) -> bool:
@@ -73,25 +74,40 @@ class DirectCalls:
         request = _REQUEST.pack(1 + len(rpc) + len(message), len(rpc)) + rpc + message
         if len(request) > REQUEST_MAX or not self.usable or not self._turn.acquire(blocking=False):
             return None
-        if self._send(request):
+        if self._connection is None:
+            self._connect_soon()
+        elif self._send(self._connection, request):
             return self._finish
         self._turn.release()
         return None
 
-    def _send(self, request: bytes) -> bool:
-        if self._connection is not None:
-            try:
-                self._connection.sendall(request)
-                return True
-            except OSError:
-                self._drop()  # it may have been lost long ago
+    def _connect_soon(self) -> None:
+        """In a thread of its own: to find out where a name leads may take seconds."""
+        if not self._connecting:
+            self._connecting = True
+            threading.Thread(target=self._connect, name="direct connection", daemon=True).start()
+
+    def _connect(self) -> None:
         try:
-            self._connection = socket.create_connection((self.host, self.port), self._wait_s)
-            _set_up(self._connection, self._wait_s)
-            self._connection.sendall(request)
+            connection = socket.create_connection((self.host, self.port), CONNECT_S)
+            _set_up(connection, self._wait_s)
+        except OSError:
+            self._leave_alone()
+        else:
+            with self._turn:
+                self._connection = connection
+                if self._closed:
+                    self._drop()
+        finally:
+            self._connecting = False
+
+    def _send(self, connection: socket.socket, request: bytes) -> bool:
+        try:
+            connection.sendall(request)
             return True
         except OSError:
-            self._lose()
+            self._drop()  # it may have been lost long ago, and the node be there again
+            self._connect_soon()
             return False
 
     def _finish(self) -> bytes | None:
@@ -99,7 +115,8 @@ class DirectCalls:
         try:
             body = _receive(self._connection, REPLY_MAX)
         except OSError:
-            self._lose()
+            self._drop()
+            self._leave_alone()
             return None
         else:
             self._lost_s = 0.0
@@ -109,8 +126,7 @@ class DirectCalls:
         finally:
             self._turn.release()
 
-    def _lose(self) -> None:
-        self._drop()
+    def _leave_alone(self) -> None:
         self._lost_s = min(max(2 * self._lost_s, LOST_S[0]), LOST_S[1])
         self._lost_until = time.monotonic() + self._lost_s
 
@@ -128,14 +144,14 @@ class DirectCalls:
 
 
 class Refusals:
-    """Which calls of a kind are worth trying, after what became of those before. For one thread."""
+    """Which calls of a kind are worth trying, after what became of those before. Threads may share it: a count that
+    is off by one costs one call."""
 
     def __init__(self) -> None:
         self._pause = self._left = 0
 
-    @property
-    def over(self) -> bool:
-        """Whether to try this one: asked once for each call."""
+    def worth_trying(self) -> bool:
+        """Whether this one is. Ask once for each call."""
         if self._left:
             self._left -= 1
             return False
@@ -207,8 +223,8 @@ class DirectServer:
             threading.Thread(target=self._serve, args=(connection,), name="direct call", daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        handlers = {name.encode(): handler for name, handler in self._handlers().items()}
         try:
+            handlers = {name.encode(): handler for name, handler in self._handlers().items()}
             _set_up(connection)
             while not self._closing:
                 body = _receive(connection, REQUEST_MAX)

@@ -129,7 +129,7 @@ class _DirectSearch:
         return self._direct.usable
 
     def start(self, queries: np.ndarray, sizes: Sequence[int] = ()) -> Callable[[], SearchReply | None]:
-        if not self._refusals.over:
+        if not self._refusals.worth_trying():
             return no_answer
         message = pb.SearchRequest(shape=self._shape, nq=len(queries), queries=queries.tobytes(), sizes=sizes)
         return reading(self._direct.start(SEARCH.encode(), message.SerializeToString()), _search_reply, self._refusals)

@@ -114,7 +114,7 @@ class _DirectShare:
         return self._direct.usable
 
     def start(self, queries: np.ndarray, sizes: Sequence[int] = ()) -> Callable[[], SearchShareReply | None]:
-        if not self._refusals.over:
+        if not self._refusals.worth_trying():
             return no_answer
         request = self._message.request
         request.nq, request.queries, request.sizes[:] = len(queries), queries.tobytes(), sizes
