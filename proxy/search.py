@@ -59,7 +59,7 @@ class Search:
         self._snapshots = snapshots
         self._threads = threads
         self._known = KnownSearches(self._catalog)
-        self._prompt = PromptSearches(self._known, shards)
+        self._prompt = PromptSearches(self._known, shards, in_process)
         self._in_process = in_process
         self._ends = PageEnds()
         self._plans: dict[bytes, SearchPlan] = {}

@@ -24,15 +24,20 @@ from rpc.reads import PreparedSearch
 class PromptSearches:
     """Any thread may use it."""
 
-    def __init__(self, known: KnownSearches, shards: Shards) -> None:
+    def __init__(self, known: KnownSearches, shards: Shards, in_process: bool) -> None:
+        """in_process: as for ``proxy.service.Proxy``. If not, a thread waits for what it asks."""
         self._known = known
         self._shards = shards
+        self._in_process = in_process
 
     def answer(self, calls: Sequence[Call]) -> Sequence[Any]:
         """The replies, in the thread that calls; None for a request that is not known, may wait or take
         long. Those that differ in their vectors only are searched together."""
         answers: list[Any] = [None] * len(calls)
-        for alike in self._known.alike(calls):
+        groups = self._known.alike(calls)
+        if not self._in_process and [len(alike.numbers) for alike in groups] != [len(calls)]:
+            return answers  # the event loop asks about all of them at the same time
+        for alike in groups:
             prepared = self._prepared(alike.plan)
             if not prepared:
                 continue

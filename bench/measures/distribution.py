@@ -53,6 +53,7 @@ QUIET_CORES, QUIET_AFTER_S = 0.12, 60.0
 """What idle servers take of a core; and how long they are given to come to that after rows or nodes came: with one
 client, what they still do then would count as a good part of what its calls cost."""
 AT_LEAST = 0.5
+WAITING = ("_more (rpc/direct.py", "_next (proxy/native_listener.py")
 HEADING = "What distribution costs"
 
 
@@ -208,11 +209,13 @@ def profile(cluster: BenchCluster, work: BareSearch, names: Sequence[str], secon
 
 
 def leaves(stacks: str) -> Counter[str]:
+    """Samples by innermost function, waiting for another process left out."""
     found: Counter[str] = Counter()
     for line in stacks.splitlines():
         stack, _, count = line.rpartition(" ")
         frame = stack.split(";")[-1]
-        found[frame] += int(count)
+        if not frame.startswith(WAITING):
+            found[frame] += int(count)
     return found
 
 
