@@ -24,7 +24,6 @@ class Prepared(Protocol):
         ...
 
 
-R = TypeVar("R")
 P = TypeVar("P", bound=Prepared)
 
 

@@ -53,7 +53,7 @@ QUIET_CORES, QUIET_AFTER_S = 0.12, 60.0
 """What idle servers take of a core; and how long they are given to come to that after rows or nodes came: with one
 client, what they still do then would count as a good part of what its calls cost."""
 AT_LEAST = 0.5
-WAITING = ("_more (rpc/direct.py", "_next (proxy/native_listener.py")
+WAITING = ("_more (rpc/direct.py", "NativeListener._next (")
 HEADING = "What distribution costs"
 
 

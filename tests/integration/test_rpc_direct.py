@@ -91,7 +91,7 @@ def test_what_is_not_answered_at_once_is_refused_and_the_next_one_answered() -> 
 
 
 def test_a_node_that_does_not_answer_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rpc.direct.LOST_S", (0.2, 0.4))
+    monkeypatch.setattr("rpc.direct.LOST_S", (2.0, 2.0))
     entered, leave = threading.Event(), threading.Event()
 
     def handle(data: bytes) -> bytes | None:
@@ -142,15 +142,18 @@ def test_threads_that_ask_get_their_own_answers_or_none() -> None:
     with served(lambda data: data * 2) as server:
         calls = connected(server)
         wrong: list[Any] = []
-        answered = [0] * 4
+        end = time.monotonic() + 30
 
         def many(number: int) -> None:
-            for n in range(300):
-                message = f"{number}.{n}".encode()
+            answered = 0
+            while answered < 50 and time.monotonic() < end:
+                message = f"{number}.{answered}".encode()
                 reply = ask(calls, message)
-                answered[number] += reply is not None
+                answered += reply is not None
                 if reply not in {None, message * 2}:
                     wrong.append((message, reply))
+            if answered < 50:
+                wrong.append(f"only {answered} answers")
 
         threads = [threading.Thread(target=many, args=(n,)) for n in range(4)]
         for thread in threads:
@@ -158,7 +161,6 @@ def test_threads_that_ask_get_their_own_answers_or_none() -> None:
         for thread in threads:
             thread.join()
         assert not wrong
-        assert sum(answered) >= 300
         calls.close()
 
 
