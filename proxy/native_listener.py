@@ -1,10 +1,9 @@
 """The listener on pygrpc-native: HTTP/2 and gRPC framing in Rust, outside the GIL.
 
-One thread takes calls as they come, as many as are there. What can be answered at once it answers
-itself, several searches as one (in a cluster by asking query nodes directly, ``rpc.direct``); every other call becomes
-a task on the event loop. For a single
-search the way to the loop and back costs as much as the search, and two such threads spend what
-they gain on waiting for the GIL (docs/decisions/0020).
+One thread takes calls as they come, as many as are there. What can be answered at once it answers itself, several
+searches as one (in a cluster by asking query nodes directly, ``rpc.direct``); every other call becomes a task on the
+event loop. For a single search the way to the loop and back costs as much as the search, and two such threads spend
+what they gain on waiting for the GIL (docs/decisions/0020).
 """
 
 import asyncio

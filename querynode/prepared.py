@@ -78,6 +78,16 @@ class ViewSearch:
         return prepare_part(matching.parts[number].data, self._field, request, request.k, matching.mask(number))
 
 
+def is_newest(shard: ShardState, view: View | None, staleness_s: float) -> bool:
+    """Whether the view is the newest of its shard, which was known to be at the end of the log so lately."""
+    return (
+        view is not None
+        and shard.made_view is view
+        and not shard.released
+        and time.monotonic() - shard.consumed.at_end_s <= staleness_s
+    )
+
+
 class PreparedSearch:
     """Implements ``rpc.reads.PreparedSearch``: rows of some partitions, for as long as ``view`` is the newest of
     its shard, and its filter's masks are there. staleness_s: how long ago the shard may have been known to be at
@@ -95,13 +105,7 @@ class PreparedSearch:
 
     @property
     def holds(self) -> bool:
-        shard = self._shard
-        return (
-            shard.made_view is self._view
-            and not shard.released
-            and time.monotonic() - shard.consumed.at_end_s <= self._staleness_s
-            and self.queries_max > 0
-        )
+        return is_newest(self._shard, self._view, self._staleness_s) and self.queries_max > 0
 
     def start(self, queries: np.ndarray, sizes: Sequence[int] = ()) -> Callable[[], SearchReply]:
         return lambda: self._search.found(queries, sizes).reply

@@ -1,7 +1,6 @@
 """A search of a spread shard with everything settled but its vectors, run by a thread that waits for the workers."""
 
 import sys
-import time
 import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.vector.metric import Metric
-from querynode.prepared import ViewSearch
+from querynode.prepared import ViewSearch, is_newest
 from querynode.reader import PREPARED_MAX, Reader, of_loaded, shape_of
 from querynode.shard import ShardState
 from querynode.shares import held_by, merge_best, places_of_parts, places_of_rows
@@ -57,21 +56,18 @@ class SpreadSearch:
 
     @property
     def holds(self) -> bool:
-        shard, view = self._shard, self._shard.made_view
+        view = self._view()
         return (
             view is not None
-            and view is self._view()
-            and not (shard.released or view.lost)
+            and is_newest(self._shard, view, self._staleness_s)
+            and not view.lost
             and all(share.search.holds for share in self._shares)
-            and time.monotonic() - shard.consumed.at_end_s <= self._staleness_s
         )
 
     def start(self, queries: np.ndarray, sizes: Sequence[int] = ()) -> Callable[[], SearchReply | None]:
         return partial(self._search, queries, sizes)
 
     def _search(self, queries: np.ndarray, sizes: Sequence[int]) -> SearchReply | None:
-        if not all(share.search.holds for share in self._shares):
-            return None
         started = [share.search.start(queries, sizes) for share in self._shares]
         try:
             own = self._own.found(queries, sizes) if self._own else None

@@ -44,13 +44,14 @@ class HeldShard:
         self._nothing_growing = Growing(collection.schema)
         self.opening = asyncio.Lock()
         self.bad_indexes: set[str] = set()
-        self._newest: View | None = None
+        self.newest: View | None = None
+        """The view that was asked for last, until something changes."""
 
     def view(self, segments: tuple[SegmentId, ...], frontier: Position) -> View:
         """What the leader's view sees of these segments, which are held; the same one until something changes."""
         view = self.made_view(segments, frontier)
         if view is None:
-            view = self._newest = View(
+            view = self.newest = View(
                 0,
                 frontier,
                 partitions=frozenset(),
@@ -63,17 +64,12 @@ class HeldShard:
 
     def made_view(self, segments: tuple[SegmentId, ...], frontier: Position) -> View | None:
         """The same, if it was asked for last, and nothing has changed since. Any thread may ask."""
-        view = self._newest
+        view = self.newest
         return view if view and view.order == segments and view.frontier == frontier else None
-
-    @property
-    def newest(self) -> View | None:
-        """What ``made_view`` gives to those who ask for the right one."""
-        return self._newest
 
     def changed(self) -> None:
         """What is held is no longer what a view saw."""
-        self._newest = None
+        self.newest = None
 
     def kill(self, kills: Kills) -> None:
         keys = pk.keys_of(kills.keys)

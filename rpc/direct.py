@@ -11,11 +11,12 @@ the RPC's name, the name and the message; a reply its length, whether it is an a
 
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import structlog
 from prometheus_client import Counter
@@ -162,24 +163,40 @@ class Refusals:
         self._left = self._pause
 
 
-def no_answer() -> None:
-    """What to call for the answer of a call that was not made."""
+class Direct(Generic[T]):
+    """One kind of request to a node, asked directly: ``rpc.newest.Prepared``, for as long as it is kept, as it holds
+    nothing of a view. read: makes of a reply what it says."""
 
+    queries_max = sys.maxsize  # the node says what is too long for it
 
-def reading(finish: Finish | None, read: Callable[[bytes], T], refusals: Refusals) -> Callable[[], T | None]:
-    """What to call for what ``read`` makes of the answer. finish: of ``DirectCalls.start``; refusals: told of it."""
+    def __init__(self, calls: DirectCalls, rpc: str, read: Callable[[bytes], T]) -> None:
+        self._calls, self._rpc, self._read = calls, rpc.encode(), read
+        self._refusals = Refusals()
 
-    def finish_and_read() -> T | None:
-        reply = finish() if finish else None
-        refusals.note(reply is not None)
-        (_ANSWERED if reply is not None else _REFUSED).inc()
-        try:
-            return None if reply is None else read(reply)
-        except Exception:
-            log.exception("a direct call got an answer that can't be read")
-            return None
+    def keep(self) -> None:
+        """Whoever made it does."""
 
-    return finish_and_read
+    @property
+    def holds(self) -> bool:
+        return self._calls.usable
+
+    def ask(self, write: Callable[[], bytes]) -> Callable[[], T | None]:
+        """Sends what ``write`` gives, and returns what to call for the answer: None when there is none."""
+        finish = self._calls.start(self._rpc, write()) if (tried := self._refusals.worth_trying()) else None
+
+        def answer() -> T | None:
+            if not tried:
+                return None
+            reply = finish() if finish else None
+            self._refusals.note(reply is not None)
+            (_ANSWERED if reply is not None else _REFUSED).inc()
+            try:
+                return None if reply is None else self._read(reply)
+            except Exception:
+                log.exception("a direct call got an answer that can't be read")
+                return None
+
+        return answer
 
 
 class DirectServer:

@@ -1,7 +1,6 @@
 """The query node across the network, both ends."""
 
 import asyncio
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -10,7 +9,7 @@ import numpy as np
 
 from rpc.answering import Handlers, Later
 from rpc.channel import Peer
-from rpc.direct import DirectCalls, Refusals, no_answer, reading
+from rpc.direct import Direct, DirectCalls
 from rpc.direct import Handler as DirectHandler
 from rpc.gathering import Gathering, goes_with_others
 from rpc.newest import Known
@@ -112,27 +111,19 @@ def _runs_a_loop() -> bool:
     return True
 
 
-class _DirectSearch:
+class _DirectSearch(Direct[SearchReply]):
     """Implements ``PreparedSearch``: everything is known but the vectors, and whether the node answers at once."""
 
-    queries_max = sys.maxsize
-
-    def __init__(self, direct: DirectCalls, shape: bytes) -> None:
-        self._direct, self._shape = direct, shape
-        self._refusals = Refusals()
-
-    def keep(self) -> None:
-        """Whoever made it does: it holds nothing of a view."""
-
-    @property
-    def holds(self) -> bool:
-        return self._direct.usable
+    def __init__(self, calls: DirectCalls, shape: bytes) -> None:
+        super().__init__(calls, SEARCH, _search_reply)
+        self._shape = shape
 
     def start(self, queries: np.ndarray, sizes: Sequence[int] = ()) -> Callable[[], SearchReply | None]:
-        if not self._refusals.worth_trying():
-            return no_answer
-        message = pb.SearchRequest(shape=self._shape, nq=len(queries), queries=queries.tobytes(), sizes=sizes)
-        return reading(self._direct.start(SEARCH.encode(), message.SerializeToString()), _search_reply, self._refusals)
+        def write() -> bytes:
+            message = pb.SearchRequest(shape=self._shape, nq=len(queries), queries=queries.tobytes(), sizes=sizes)
+            return message.SerializeToString()
+
+        return self.ask(write)
 
 
 def query_node_direct_handlers(node: DirectQueryNode) -> Mapping[str, DirectHandler]:

@@ -1,7 +1,6 @@
 """The worker across the network, both ends. Its Protocol is in ``rpc.workers``."""
 
 import asyncio
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,7 +14,7 @@ from core.messages import fill, from_message
 from rpc.answering import Handlers, Later
 from rpc.arrays import columns_message, columns_of, from_bytes, to_bytes
 from rpc.channel import Peer
-from rpc.direct import DirectCalls, Refusals, no_answer, reading
+from rpc.direct import Direct, DirectCalls
 from rpc.direct import Handler as DirectHandler
 from rpc.newest import Known
 from rpc.pb import querynode_pb2 as pb
@@ -95,31 +94,21 @@ def _search_reply(data: bytes) -> SearchShareReply:
     return SearchShareReply(search_reply(reply.reply), from_bytes(reply.places, "<i4"))
 
 
-class _DirectShare:
-    """Implements ``PreparedShare``, for as long as it is kept: it holds nothing of a view."""
+class _DirectShare(Direct[SearchShareReply]):
+    """Implements ``PreparedShare``."""
 
-    queries_max = sys.maxsize
-
-    def __init__(self, direct: DirectCalls, share: SearchShare) -> None:
-        self._direct = direct
+    def __init__(self, calls: DirectCalls, share: SearchShare) -> None:
+        super().__init__(calls, SEARCH_SHARE, _search_reply)
         request = pb.SearchRequest(shape=shape_of(share.request))
         self._message = pb.SearchShareRequest(share=_share_message(share), request=request)
-        self._refusals = Refusals()
-
-    def keep(self) -> None:
-        pass
-
-    @property
-    def holds(self) -> bool:
-        return self._direct.usable
 
     def start(self, queries: np.ndarray, sizes: Sequence[int] = ()) -> Callable[[], SearchShareReply | None]:
-        if not self._refusals.worth_trying():
-            return no_answer
-        request = self._message.request
-        request.nq, request.queries, request.sizes[:] = len(queries), queries.tobytes(), sizes
-        message = self._message.SerializeToString()
-        return reading(self._direct.start(SEARCH_SHARE.encode(), message), _search_reply, self._refusals)
+        def write() -> bytes:
+            request = self._message.request
+            request.nq, request.queries, request.sizes[:] = len(queries), queries.tobytes(), sizes
+            return self._message.SerializeToString()
+
+        return self.ask(write)
 
 
 def worker_direct_handlers(worker: Worker) -> Mapping[str, DirectHandler]:
