@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 import structlog
+from grpc import aio
 
 from core.settings import LogOutputSettings
 
@@ -32,7 +33,7 @@ def configure(settings: LogOutputSettings) -> None:
         else structlog.BytesLoggerFactory(sys.stderr.buffer),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(handlers=[_Forward()], level=max(level, logging.WARNING), force=True)
+    logging.basicConfig(handlers=[Forward()], level=max(level, logging.WARNING), force=True)
     logging.captureWarnings(True)
 
 
@@ -51,10 +52,17 @@ def _text() -> list[Any]:
     ]
 
 
-class _Forward(logging.Handler):
+class Forward(logging.Handler):
     """Hands records of the standard library's loggers to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
         structlog.get_logger().log(
-            record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info or None
+            _level(record), record.getMessage(), logger=record.name, exc_info=record.exc_info or None
         )
+
+
+def _level(record: logging.LogRecord) -> int:
+    """gRPC's server reports a client that left while its answer was on the way as an error of its own, if it hears
+    of the answer first; and as nothing to speak of, if it hears of the client first."""
+    left = record.exc_info is not None and isinstance(record.exc_info[1], aio.InternalError)
+    return logging.DEBUG if left else record.levelno

@@ -1,11 +1,12 @@
-"""Judges a history: was every strong read what a single, correct, durable copy of the data could have answered?
+"""Judges a history: was every read what a single, correct, durable copy of the data could have answered?
 
 Each key is a register. A write takes effect at one moment between its start and its end; one with an
 unknown outcome at one moment after its start, however late, or never; one that failed, never. So
 
 - a write is *settled* once it was acknowledged, or once a read that saw its value returned;
 - a settled write is *over* at time t when a write that started after it was settled is itself settled by t;
-- a read may see a write that started before the read ended and was not over when the read started.
+- a strong read may see a write that started before the read ended and was not over when the read started;
+- one that may lag behind, also one that was not over so long before the read started.
 
 For unique values and one writer per key at a time (which ``workload`` keeps to) and no unknown outcomes that
 is linearizability, no less (Gibbons and Korach's zones); unknown outcomes, and writes that look alike (deletes; a
@@ -25,7 +26,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from tests.chaos.history import Count, Key, Operation, Outcome, Read, Write
+from tests.chaos.history import Answer, Count, Key, Operation, Outcome, Read, Write
 
 MOST_SHOWN = 20
 
@@ -46,7 +47,7 @@ def check(operations: Iterable[Operation], most: int = MOST_SHOWN) -> list[Viola
     operations = list(operations)
     registers = _registers(operations)
     found: list[Violation] = []
-    answered = [o for o in operations if isinstance(o, Read | Count) and o.outcome is Outcome.OK]
+    answered = [o for o in operations if isinstance(o, Answer) and o.outcome is Outcome.OK]
     for answer in sorted(answered, key=lambda o: o.end):
         if isinstance(answer, Count):
             found += _check_count(answer, registers)
@@ -88,7 +89,7 @@ class _Register:
         if (value := write.values[self.key]) is not None:
             self._by_value[value].append(write)
 
-    def sources(self, value: int | None, answer: Operation) -> list[Write]:
+    def sources(self, value: int | None, answer: Answer) -> list[Write]:
         """Writes that an answer with this value can come from, as far as their starts tell."""
         return [w for w in self._by_value.get(value, ()) if w.start < answer.end] if value is not None else []
 
@@ -114,18 +115,18 @@ class _Register:
         """Writes settled at or before the returned time were over at ``time``."""
         return self._latest_start[bisect_right(self._times, time)]
 
-    def may_see(self, value: int, answer: Operation) -> bool:
-        over = self.over_before(answer.start)
+    def may_see(self, value: int, answer: Answer) -> bool:
+        over = self.over_before(answer.known)
         return any(self.settled(write) > over for write in self.sources(value, answer))
 
-    def may_miss(self, answer: Operation) -> bool:
+    def may_miss(self, answer: Answer) -> bool:
         """Whether the key may be absent."""
-        over = self.over_before(answer.start)
+        over = self.over_before(answer.known)
         # A key starts out absent, until something is settled.
         return over == -math.inf or self._deletes.any(settled_after=over, started_before=answer.end)
 
-    def may_exist(self, answer: Operation) -> bool:
-        over = self.over_before(answer.start)
+    def may_exist(self, answer: Answer) -> bool:
+        over = self.over_before(answer.known)
         return self._puts.any(settled_after=over, started_before=answer.end)
 
     def newest(self, time: float) -> Write:
@@ -176,7 +177,7 @@ def _check_read(read: Read, registers: dict[Key, _Register]) -> Iterator[Violati
 def _explain(key: Key, value: int | None, read: Read, register: _Register | None) -> tuple[str, str]:
     if register is None or (value is not None and not register.sources(value, read)):
         return "phantom", f"key {key} has value {value}, which nobody had written"
-    newest = register.newest(read.start)
+    newest = register.newest(read.known)
     expected = newest.values[key]
     text = (
         f"key {key} is {_name(value)}, but {_who(newest)} made it {_name(expected)} "

@@ -11,7 +11,7 @@ import grpc
 from pymilvus import MilvusClient, MilvusException
 
 from tests.chaos.history import History, Key, Operation, Outcome, Read, Write
-from tests.e2e.ledger import vectors_of
+from tests.e2e.ledger import DIM, vectors_of
 
 CALL_S = 10.0
 """Deadline of one request."""
@@ -72,8 +72,10 @@ class Client(threading.Thread):
             do(self._client)
         return operation
 
-    def _read(self, call: str, keys: Iterable[Key] | None, do: Callable[[Any], Sequence[tuple[Key, int]]]) -> Read:
-        operation = self._history.read(self.name, keys, call)
+    def _read(
+        self, call: str, keys: Iterable[Key] | None, do: Callable[[Any], Sequence[tuple[Key, int]]], behind: float = 0.0
+    ) -> Read:
+        operation = self._history.read(self.name, keys, call, behind)
         with self._outcome(operation):
             operation.rows = do(self._client)
         return operation
@@ -145,3 +147,13 @@ def pairs(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Key, int]]:
     keys, values = [row["id"] for row in rows], [row["n"] for row in rows]
     right = [(vector == row["vector"]).all() for row, vector in zip(rows, vectors_of(keys, values), strict=True)]
     return [(key, value if whole else GARBLED) for key, value, whole in zip(keys, values, right, strict=True)]
+
+
+def nearest(client: MilvusClient, collection: str, options: Mapping[str, Any]) -> list[tuple[Key, int]]:
+    """(key, value) of what a search finds. options: as of ``MilvusClient.search``."""
+    (hits,) = client.search(collection, [[0.0] * DIM], **options, **once())
+    return pairs([row(hit) for hit in hits])
+
+
+def row(hit: Mapping[str, Any]) -> dict[str, Any]:
+    return {"id": hit["id"], **hit["entity"]}

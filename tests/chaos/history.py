@@ -41,16 +41,28 @@ class Write(Operation):
 
 
 @dataclass(slots=True, eq=False)
-class Read(Operation):
-    """A strong read. keys: which were asked for, None = all. rows: (key, value) as they came, doubled ones too."""
+class Answer(Operation):
+    """behind: seconds that it may lag behind what was acknowledged when it was asked for; 0 = a strong one."""
+
+    behind: float = field(default=0.0, kw_only=True)
+
+    @property
+    def known(self) -> float:
+        """What was acknowledged by then, it knows."""
+        return self.start - self.behind
+
+
+@dataclass(slots=True, eq=False)
+class Read(Answer):
+    """keys: which were asked for, None = all. rows: (key, value) as they came, doubled ones too."""
 
     keys: Sequence[Key] | None
     rows: Sequence[tuple[Key, int]] = ()
 
 
 @dataclass(slots=True, eq=False)
-class Count(Operation):
-    """A strong count of all keys."""
+class Count(Answer):
+    """Of all keys."""
 
     count: int = 0
 
@@ -68,8 +80,9 @@ class History:
     def write(self, client: str, values: Mapping[Key, int | None], call: str = "write") -> Write:
         return self._began(Write(client, self._clock(), dict(values), call=call))
 
-    def read(self, client: str, keys: Iterable[Key] | None, call: str = "read") -> Read:
-        return self._began(Read(client, self._clock(), None if keys is None else tuple(keys), call=call))
+    def read(self, client: str, keys: Iterable[Key] | None, call: str = "read", behind: float = 0.0) -> Read:
+        keys = None if keys is None else tuple(keys)
+        return self._began(Read(client, self._clock(), keys, call=call, behind=behind))
 
     def count(self, client: str) -> Count:
         return self._began(Count(client, self._clock(), call="count"))

@@ -7,7 +7,7 @@ from typing import Any
 
 from pymilvus import MilvusClient
 
-from tests.chaos.client import ALL_ROWS, PAUSE_S, STRONG, Client, once, pairs
+from tests.chaos.client import ALL_ROWS, PAUSE_S, STRONG, Client, nearest, once, pairs, row
 from tests.chaos.history import History, Key, Outcome
 from tests.e2e.ledger import DIM, make_rows
 
@@ -128,12 +128,7 @@ class RowsClient(Client):
     def _search(self) -> None:
         """For all rows by an exact index, else for the nearest."""
         options = ALL_ROWS if self._exact else {**ALL_ROWS, "limit": NEAREST}
-
-        def search(client: MilvusClient) -> list[tuple[Key, int]]:
-            (hits,) = client.search(self._collection, [[0.0] * DIM], **options, **once())
-            return pairs([_row(hit) for hit in hits])
-
-        self._ask("search", None if self._exact else (), search)
+        self._ask("search", None if self._exact else (), lambda c: nearest(c, self._collection, options))
 
     def _iterate(self, client: MilvusClient) -> list[tuple[Key, int]]:
         iterator = client.query_iterator(
@@ -155,7 +150,7 @@ class RowsClient(Client):
             **STRONG,
             **once(),
         )
-        return pairs([_row(hit) for hit in self._pages(iterator)])
+        return pairs([row(hit) for hit in self._pages(iterator)])
 
     def _pages(self, iterator: Any) -> list[Any]:
         """Of all pages. Writes go on between them."""
@@ -167,7 +162,3 @@ class RowsClient(Client):
         finally:
             iterator.close()
         return found
-
-
-def _row(hit: Mapping[str, Any]) -> dict[str, Any]:
-    return {"id": hit["id"], **hit["entity"]}

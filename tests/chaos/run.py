@@ -11,6 +11,7 @@ from typing import Any
 
 from sheafdb.cluster import Size
 from tests.chaos.aftermath import left_behind
+from tests.chaos.bounded import BEHIND_S
 from tests.chaos.checker import check
 from tests.chaos.deaths import death_faults
 from tests.chaos.faults import Fault, process_faults, schedule, start_dead
@@ -26,6 +27,7 @@ SETTINGS: dict[str, Any] = {
     "coordinator.orphan_grace_s": 60,
     "coordinator.audit_interval_s": 5,
     "cache.bytes_max": 256 * 1024 * 1024,
+    "query_node.bounded_staleness_s": BEHIND_S,
 }
 SPREAD = {"query_node.spread_bytes": 4096}
 """Of all query nodes but the first: shards are spread over workers, or not, as their leader has it."""

@@ -23,8 +23,10 @@ def put(start: float, end: float, value: int | None, outcome: Outcome = OK, key:
     return Write("writer", start, {key: value}, end=end, outcome=outcome)
 
 
-def read(start: float, end: float, *rows: tuple[int, int], keys: tuple[int, ...] | None = (1,)) -> Read:
-    return Read("reader", start, keys, rows, end=end, outcome=OK)
+def read(
+    start: float, end: float, *rows: tuple[int, int], keys: tuple[int, ...] | None = (1,), behind: float = 0
+) -> Read:
+    return Read("reader", start, keys, rows, end=end, outcome=OK, behind=behind)
 
 
 def counted(start: float, end: float, n: int) -> Count:
@@ -54,6 +56,13 @@ PUT_10 = put(0, 1, 10)
         ("partial", [PUT_10, read(2, 3, keys=ALL), read(4, 5, (1, 10), keys=ALL)]),
         ("partial", [PUT_10, read(2, 3, keys=ALL), read(4, 5, (1, 10))]),
         ("partial", [PUT_10, counted(2, 3, 0)]),
+        ("lost", [PUT_10, read(4, 5, behind=2)]),
+        ("lost", [PUT_10, put(2, 3, 11), read(6, 7, (1, 10), behind=2)]),
+        ("partial", [PUT_10, read(4, 5, keys=ALL, behind=2), read(6, 7, (1, 10))]),
+        ("resurrected", [PUT_10, put(2, 3, None), read(6, 7, (1, 10), behind=2)]),
+        ("phantom", [PUT_10, read(2, 3, (1, 99), behind=9)]),
+        ("doubled", [PUT_10, read(2, 3, (1, 10), (1, 10), behind=9)]),
+        ("lost", [put(0, 9, 10, UNKNOWN), read(2, 3, (1, 10), behind=9), read(4, 5)]),
         ("doubled", [PUT_10, read(2, 3, (1, 10), (1, 10))]),
         ("doubled", [PUT_10, put(2, 3, 11), read(4, 5, (1, 11), (1, 10), keys=ALL)]),
         ("doubled", [PUT_10, counted(2, 3, 2)]),
@@ -150,6 +159,10 @@ def test_a_definition_of_unknown_outcome_holds_or_does_not(operations: list[Oper
         [PUT_10, put(2, 3, None, FAILED), read(4, 5, (1, 10))],
         [PUT_10, put(2, 3, None), put(4, 5, 12), read(6, 7, (1, 12), keys=ALL), counted(6, 7, 1)],
         [PUT_10, Read("reader", 2, (1,))],  # no answer yet
+        [PUT_10, put(2, 3, 11), read(4, 5, (1, 10), behind=2)],
+        [PUT_10, put(2, 3, 11), read(4, 5, (1, 11), behind=2)],
+        [PUT_10, put(2, 3, None), read(4, 5, (1, 10), behind=2), read(4, 5, behind=2)],
+        [PUT_10, read(2, 3, keys=ALL, behind=2)],
     ],
 )
 def test_a_right_answer_is_accepted(operations: list[Operation]) -> None:
@@ -177,6 +190,8 @@ class Simulation:
     keys: int
     now: int = 0
     rows: dict[Any, int] = field(default_factory=dict)
+    past: list[tuple[int, dict[Any, int]]] = field(default_factory=lambda: [(0, {})])
+    """(since when, rows) of each state."""
 
     def __post_init__(self) -> None:
         self.history = History(clock=self._tick)
@@ -210,11 +225,19 @@ class Simulation:
             case 2:
                 return self.history.write(client, dict.fromkeys(some))
             case 3:
-                return self.history.read(client, some)
+                return self.history.read(client, some, behind=self._behind())
             case 4:
-                return self.history.read(client, None)
+                return self.history.read(client, None, behind=self._behind())
             case _:
                 return self.history.count(client)
+
+    def _behind(self) -> float:
+        return self.random.choice([0.0, 0.0, 3.0, 30.0])
+
+    def _seen(self, operation: Read) -> dict[Any, int]:
+        """Rows at some moment that the answer may show."""
+        moment = self.random.uniform(max(operation.known, 0), self.now) if operation.behind else self.now
+        return next(rows for since, rows in reversed(self.past) if since <= moment)
 
     def _apply(self, operation: Operation) -> None:
         self.applied.add(id(operation))
@@ -224,8 +247,10 @@ class Simulation:
                     self.rows.pop(key, None)
                     if value is not None:
                         self.rows[key] = value
+                self.past.append((self.now, dict(self.rows)))
             case Read():
-                operation.rows = [(k, v) for k, v in self.rows.items() if operation.keys is None or k in operation.keys]
+                rows = self._seen(operation).items()
+                operation.rows = [(k, v) for k, v in rows if operation.keys is None or k in operation.keys]
             case Count():
                 operation.count = len(self.rows)
 
@@ -266,9 +291,10 @@ def test_the_simulation_has_all_that_makes_it_hard() -> None:
         operations = simulation.history.operations()
         seen.update(f"{type(o).__name__} {o.outcome.value}" for o in operations)
         seen["late"] += len(simulation.late)
+        seen["lagging"] += sum(isinstance(o, Read) and o.behind > 0 and o.outcome is OK for o in operations)
     for name in ("Write", "Read", "Count"):
         assert min(seen[f"{name} {outcome.value}"] for outcome in Outcome) > 20, seen
-    assert seen["late"] > 20
+    assert min(seen["late"], seen["lagging"]) > 20
 
 
 # --- the same with one error in it ------------------------------------------------------------------

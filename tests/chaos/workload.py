@@ -10,6 +10,7 @@ from typing import Any
 
 from pymilvus import DataType, MilvusClient, MilvusException
 
+from tests.chaos.bounded import BoundedClient
 from tests.chaos.client import CALL_S, RETRY_S, Client, connect
 from tests.chaos.definitions import DefinitionsClient
 from tests.chaos.history import History
@@ -20,6 +21,7 @@ from tests.e2e.tables import ID, create, vector_field
 END_S = 30.0
 SETTLE_S = 60.0
 """For making the collection, and for dropping all that is left."""
+BOUNDED = 2
 DEFINERS = 2
 INDEXES: dict[str, dict[str, Any]] = {
     "FLAT": {"index_type": "FLAT", "metric_type": "L2"},
@@ -44,7 +46,8 @@ class Shape:
 
 
 class Workload:
-    """``clients`` threads with rows and two with definitions. proxies: host:port. ``stop`` ends it.
+    """``clients`` threads with rows, two that only search, and two with definitions. proxies: host:port. ``stop``
+    ends it.
 
     ``rows`` and ``definitions``: what they asked and were told."""
 
@@ -64,6 +67,17 @@ class Workload:
                 exact=shape.index == "FLAT",
             )
             for i in range(clients)
+        ]
+        self._clients += [
+            BoundedClient(
+                f"bounded-{i}",
+                self._proxies,
+                self.rows,
+                Random(f"{seed} bounded {i}"),
+                collection=name,
+                exact=shape.index == "FLAT",
+            )
+            for i in range(BOUNDED)
         ]
         self._clients += [
             DefinitionsClient(
