@@ -4,10 +4,12 @@ from hypothesis import HealthCheck, settings
 
 # Fixtures and a hook: pytest finds them by being names of this file.
 from tests.real_servers import (  # noqa: F401 -- found by name
+    endpoints,
     etcd_server,
     installed_servers,
     kafka_server,
     minio_server,
+    new_endpoints,
     pytest_collection_finish,
     toxiproxy_server,
 )

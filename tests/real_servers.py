@@ -6,12 +6,14 @@ no test's time is spent on it.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
+from sheafdb.cluster import Endpoints
 from sheafdb.servers import Etcd, Kafka, LocalServer, Minio, Toxiproxy, install
 from sheafdb.servers.progress import shown
 
@@ -67,6 +69,27 @@ def minio_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.
 @pytest.fixture(scope="session")
 def toxiproxy_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Toxiproxy]:
     yield from running(Toxiproxy, tmp_path_factory.mktemp("toxiproxy"), pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def new_endpoints(kafka_server: Kafka, etcd_server: Etcd, minio_server: Minio) -> Callable[[], Endpoints]:
+    """Those of all clusters are on the same servers; each has a topic, a key prefix and a bucket of its own."""
+
+    def new() -> Endpoints:
+        return Endpoints(
+            kafka=kafka_server.address,
+            etcd=etcd_server.address,
+            s3=f"http://{minio_server.address}",
+            name=f"cluster-{uuid.uuid4().hex[:12]}",
+        )
+
+    return new
+
+
+@pytest.fixture
+def endpoints(new_endpoints: Callable[[], Endpoints]) -> Endpoints:
+    """For the cluster of one test."""
+    return new_endpoints()
 
 
 def running(server: type[S], folder: Path, config: pytest.Config) -> Iterator[S]:

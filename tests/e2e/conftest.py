@@ -9,7 +9,6 @@ on a folder of their own. An ERROR line in a server's log fails the test that wa
 
 import itertools
 import logging
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from pymilvus import MilvusClient
 from pymilvus.grpc_gen import milvus_pb2_grpc
 
 from sheafdb.cluster import Endpoints
-from sheafdb.servers import Etcd, Kafka, Minio
 from tests.cluster_server import ClusterServer
 from tests.e2e.tables import count, create
 from tests.e2e.wire import DIM, FIELDS, KEPT, KEPT_ROWS, TABLE
@@ -45,19 +43,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def start_cluster(
-    kafka_server: Kafka, etcd_server: Etcd, minio_server: Minio, tmp_path_factory: pytest.TempPathFactory
+    new_endpoints: Callable[[], Endpoints], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[dict[str, Any]], ClusterServer]]:
     """Starts clusters that share their Kafka, etcd and MinIO: ``start_cluster(settings)``."""
     clusters: list[ClusterServer] = []
 
     def start(settings: dict[str, Any]) -> ClusterServer:
-        endpoints = Endpoints(
-            kafka=kafka_server.address,
-            etcd=etcd_server.address,
-            s3=f"http://{minio_server.address}",
-            name=f"e2e-{uuid.uuid4().hex[:12]}",
-        )
-        clusters.append(ClusterServer(tmp_path_factory.mktemp("cluster"), endpoints, settings))
+        clusters.append(ClusterServer(tmp_path_factory.mktemp("cluster"), new_endpoints(), settings))
         return clusters[-1]
 
     yield start

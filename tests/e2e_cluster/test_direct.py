@@ -2,7 +2,6 @@
 
 import re
 import urllib.request
-import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from pymilvus import DataType, MilvusClient
 
 from sheafdb.cluster import Cluster, Endpoints, Size
 from sheafdb.cluster.role_process import RoleProcess
-from sheafdb.servers import Etcd, Kafka, Minio
 from tests.waiting import wait_until
 
 DIM, EACH, SEGMENTS, K = 16, 200, 6, 10
@@ -23,17 +21,9 @@ SETTINGS = {"query_node.spread_bytes": 0, "data_node.compact_interval_s": 3600, 
 
 
 @pytest.fixture
-async def cluster(
-    tmp_path: Path, kafka_server: Kafka, etcd_server: Etcd, minio_server: Minio
-) -> AsyncIterator[Cluster]:
-    shared = Endpoints(
-        kafka=kafka_server.address,
-        etcd=etcd_server.address,
-        s3=f"http://{minio_server.address}",
-        name=f"direct-{uuid.uuid4().hex[:12]}",
-    )
+async def cluster(tmp_path: Path, endpoints: Endpoints) -> AsyncIterator[Cluster]:
     size = Size(proxy=1, querynode=2, datanode=1, indexnode=0, coordinator=1)
-    cluster = await Cluster.start(tmp_path, size=size, endpoints=shared, settings=SETTINGS)
+    cluster = await Cluster.start(tmp_path, size=size, endpoints=endpoints, settings=SETTINGS)
     yield cluster
     cluster.kill()
 

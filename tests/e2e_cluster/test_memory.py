@@ -5,7 +5,6 @@ import asyncio
 import re
 import threading
 import time
-import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Self
@@ -18,7 +17,6 @@ from core.ids import NodeId, SegmentId
 from rpc.channel import Peer
 from rpc.query_node import RemoteQueryNode
 from sheafdb.cluster import Cluster, Endpoints, Size
-from sheafdb.servers import Etcd, Kafka, Minio
 from tests.waiting import wait_until
 
 DIM = 32
@@ -40,15 +38,9 @@ SETTINGS = {
 
 
 @pytest.fixture
-async def cluster(
-    tmp_path: Path, kafka_server: Kafka, etcd_server: Etcd, minio_server: Minio
-) -> AsyncIterator[Cluster]:
-    name = f"memory-{uuid.uuid4().hex[:12]}"
-    shared = Endpoints(
-        kafka=kafka_server.address, etcd=etcd_server.address, s3=f"http://{minio_server.address}", name=name
-    )
+async def cluster(tmp_path: Path, endpoints: Endpoints) -> AsyncIterator[Cluster]:
     size = Size(proxy=1, querynode=2, datanode=1, indexnode=0, coordinator=1)
-    cluster = await Cluster.start(tmp_path, size=size, endpoints=shared, settings=SETTINGS)
+    cluster = await Cluster.start(tmp_path, size=size, endpoints=endpoints, settings=SETTINGS)
     yield cluster
     cluster.kill()
 

@@ -4,7 +4,6 @@ import asyncio
 import json
 import sys
 import time
-import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,21 +12,14 @@ import pytest
 from pymilvus import MilvusClient
 
 from sheafdb.cluster import Cluster, Endpoints, Size
-from sheafdb.servers import Etcd, Kafka, Minio
 from tests.e2e_cluster.test_roles import ROWS, Load, fill
 
 SIZE = Size(proxy=1, querynode=2, datanode=2, indexnode=0, coordinator=1)
 
 
 @pytest.fixture
-async def cluster(
-    tmp_path: Path, kafka_server: Kafka, etcd_server: Etcd, minio_server: Minio
-) -> AsyncIterator[Cluster]:
-    name = f"move-{uuid.uuid4().hex[:12]}"
-    shared = Endpoints(
-        kafka=kafka_server.address, etcd=etcd_server.address, s3=f"http://{minio_server.address}", name=name
-    )
-    cluster = await Cluster.start(tmp_path, size=SIZE, endpoints=shared)
+async def cluster(tmp_path: Path, endpoints: Endpoints) -> AsyncIterator[Cluster]:
+    cluster = await Cluster.start(tmp_path, size=SIZE, endpoints=endpoints)
     yield cluster
     cluster.kill()
 

@@ -4,7 +4,6 @@ import asyncio
 import json
 import threading
 import time
-import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from bench.callers import Callers
 from bench.failover import Failover, make_written
 from sheafdb.cluster import Cluster, Endpoints, RoleProcess, Size
 from sheafdb.cluster.cluster import ROLES
-from sheafdb.servers import Etcd, Kafka, Minio
 
 DIM = 16
 ROWS = 3000
@@ -26,14 +24,8 @@ SETTINGS = {"index_node.rows_min": 256, "coordinator.index_retry_s": 0.2}
 
 
 @pytest.fixture
-async def cluster(
-    tmp_path: Path, kafka_server: Kafka, etcd_server: Etcd, minio_server: Minio
-) -> AsyncIterator[Cluster]:
-    name = f"roles-{uuid.uuid4().hex[:12]}"
-    shared = Endpoints(
-        kafka=kafka_server.address, etcd=etcd_server.address, s3=f"http://{minio_server.address}", name=name
-    )
-    cluster = await Cluster.start(tmp_path, size=SIZE, endpoints=shared, settings=SETTINGS)
+async def cluster(tmp_path: Path, endpoints: Endpoints) -> AsyncIterator[Cluster]:
+    cluster = await Cluster.start(tmp_path, size=SIZE, endpoints=endpoints, settings=SETTINGS)
     yield cluster
     cluster.kill()
 

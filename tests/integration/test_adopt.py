@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from pymilvus import MilvusClient
 from core.errors import LogTruncated
 from core.ids import Position
 from sheafdb.cluster import Cluster, Endpoints, Size
-from sheafdb.servers import Etcd, Kafka, Minio
+from sheafdb.servers import Kafka
 from tests.on_kafka import A, B, collect, kafka_settings, opened
 from tests.server import TINY, Server
 from tests.waiting import wait_until
@@ -72,9 +71,7 @@ def channels(*where: object) -> list[dict[str, Any]]:
     return json.loads(admin("channels", *where, "--output", "json").stdout)
 
 
-async def test_from_a_folder_to_a_cluster_and_back(
-    tmp_path: Path, kafka_server: Kafka, etcd_server: Etcd, minio_server: Minio
-) -> None:
+async def test_from_a_folder_to_a_cluster_and_back(tmp_path: Path, endpoints: Endpoints) -> None:
     folder, back = tmp_path / "laptop", tmp_path / "back"
     server = Server(folder, {**TINY, "log.channels": 2}).start()
     expected = fill(server.client())
@@ -85,12 +82,8 @@ async def test_from_a_folder_to_a_cluster_and_back(
     found = nearest(server.client())
     server.kill()
 
-    name = f"adopt-{uuid.uuid4().hex[:8]}"
-    shared = Endpoints(
-        kafka=kafka_server.address, etcd=etcd_server.address, s3=f"http://{minio_server.address}", name=name
-    )
     settings = {**TINY, "log.channels": 2}
-    config = Cluster(tmp_path / "cluster", shared, settings).config
+    config = Cluster(tmp_path / "cluster", endpoints, settings).config
     other = admin("adopt", "--from", folder, "--config", config, "--set", "log.channels=4")
     assert (other.returncode, "set log.channels = 2" in other.stderr) == (REFUSED, True), other.stderr
     for step in ("adopt.claimed", "adopt.object", "adopt.log", "adopt.metadata"):
@@ -114,7 +107,7 @@ async def test_from_a_folder_to_a_cluster_and_back(
     again = admin("adopt", "--from", folder, "--config", config)
     assert f"belongs to cluster {summary['cluster']} already" in again.stderr
 
-    cluster = await Cluster.start(tmp_path / "cluster", size=ONE_EACH, endpoints=shared, settings=settings)
+    cluster = await Cluster.start(tmp_path / "cluster", size=ONE_EACH, endpoints=endpoints, settings=settings)
     try:
         client = MilvusClient(f"http://{cluster.proxies[0]}", dedicated=True)
         assert rows(client) == expected

@@ -9,22 +9,13 @@ import pytest
 from pymilvus import MilvusClient
 
 from sheafdb.cluster import Cluster, Endpoints, RoleProcess, Size
-from sheafdb.servers import Etcd, Kafka, Minio
 
 ONE_EACH = Size(proxy=1, querynode=1, datanode=1, indexnode=1, coordinator=1)
 
 
 @pytest.fixture
-async def cluster(
-    tmp_path: Path, kafka_server: Kafka, etcd_server: Etcd, minio_server: Minio
-) -> AsyncIterator[Cluster]:
-    shared = Endpoints(
-        kafka=kafka_server.address,
-        etcd=etcd_server.address,
-        s3=f"http://{minio_server.address}",
-        name="cluster-processes",
-    )
-    cluster = await Cluster.start(tmp_path, size=ONE_EACH, endpoints=shared)
+async def cluster(tmp_path: Path, endpoints: Endpoints) -> AsyncIterator[Cluster]:
+    cluster = await Cluster.start(tmp_path, size=ONE_EACH, endpoints=endpoints)
     yield cluster
     cluster.kill()
 
