@@ -19,7 +19,7 @@ from querynode.matching import Matching
 from querynode.search import FoundRows, PartSearch, prepare_part, reply, search_cost
 from querynode.shard import ShardState
 from querynode.view import Part, View
-from rpc.reads import SearchReply, SearchRequest, inline_share
+from rpc.reads import SearchReply, SearchRequest, is_short
 
 KEPT_MAX = 16
 """Those kept that refer to one search: more than one at a time are rare."""
@@ -58,7 +58,7 @@ class ViewSearch:
 
     def short(self, request: SearchRequest) -> bool:
         """Whether it may run on the event loop."""
-        return len(request.queries) <= self.queries_max * inline_share(len(request.sizes))
+        return is_short(len(request.queries), len(request.sizes), self.queries_max)
 
     def found(self, queries: np.ndarray, sizes: Sequence[int]) -> FoundRows:
         """sizes: as in ``SearchRequest``."""

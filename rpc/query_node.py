@@ -30,7 +30,7 @@ from rpc.read_messages import (
     shard_status,
     status_message,
 )
-from rpc.reads import PreparedSearch, QueryReply, QueryRequest, SearchReply, SearchRequest, ShardStatus, inline_share
+from rpc.reads import PreparedSearch, QueryReply, QueryRequest, SearchReply, SearchRequest, ShardStatus, is_short
 from rpc.roles import QueryNode
 
 SEARCH = "/sheafdb.v1.QueryNode/Search"
@@ -133,7 +133,7 @@ def query_node_direct_handlers(node: DirectQueryNode) -> Mapping[str, DirectHand
     def search(data: bytes) -> bytes | None:
         message = pb.SearchRequest.FromString(data)
         prepared = searches.find(message.shape)
-        if prepared is None or message.nq > prepared.queries_max * inline_share(len(message.sizes)):
+        if prepared is None or not is_short(message.nq, len(message.sizes), prepared.queries_max):
             return None
         reply = prepared.start(search_queries(message, search_shape(message.shape)), message.sizes)()
         return None if reply is None else search_reply_message(reply).SerializeToString()
@@ -148,7 +148,7 @@ def query_node_handlers(node: QueryNode) -> Handlers:
     def search(data: bytes, deadline: float) -> bytes | Later:
         message = pb.SearchRequest.FromString(data)
         prepared = searches.find(message.shape)
-        if prepared is None or message.nq > prepared.queries_max * inline_share(len(message.sizes)):
+        if prepared is None or not is_short(message.nq, len(message.sizes), prepared.queries_max):
             return search_later(message, deadline)
         reply = prepared.start(search_queries(message, search_shape(message.shape)), message.sizes)()
         return search_later(message, deadline) if reply is None else search_reply_message(reply).SerializeToString()

@@ -74,6 +74,12 @@ def inline_share(requests: int) -> int:
     return min(max(requests, 1), INLINE_SHARE_MAX)
 
 
+def is_short(queries: int, requests: int, queries_max: int) -> bool:
+    """Whether so many queries of so many requests that are asked as one may run on the event loop, where
+    ``queries_max`` of one may."""
+    return queries <= queries_max * inline_share(requests)
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """Rows of an answer: ``pks`` int64 or string [n]; ``columns`` the output fields, each [n]."""

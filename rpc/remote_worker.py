@@ -33,7 +33,7 @@ from rpc.read_messages import (
     shard_id,
     shard_message,
 )
-from rpc.reads import QueryReply, inline_share
+from rpc.reads import QueryReply, is_short
 from rpc.workers import (
     Forward,
     Hold,
@@ -127,7 +127,7 @@ def worker_direct_handlers(worker: Worker) -> Mapping[str, DirectHandler]:
         for name in ("nq", "queries", "sizes"):
             request.ClearField(name)
         prepared = shares.find(message.SerializeToString())
-        if prepared is None or nq > prepared.queries_max * inline_share(len(sizes)):
+        if prepared is None or not is_short(nq, len(sizes), prepared.queries_max):
             return None
         reply = prepared.start(queries, sizes)()
         return None if reply is None else _share_reply(reply)

@@ -1,6 +1,7 @@
 """A server as a local process on loopback: what Kafka, etcd, MinIO and Toxiproxy have in common."""
 
 import asyncio
+import itertools
 import random
 import socket
 import time
@@ -19,11 +20,14 @@ ASK_DEADLINE_S = 2.0
 PORTS = range(20_000, 32_000)
 """Below the ports that Linux gives to connections: a killed server's port stays free for its return, and
 a client that keeps dialling it can't end up connected to itself."""
+TRIED_MOST = 200
+_drawn = itertools.cycle(random.sample(PORTS, len(PORTS)))
 
 
 def free_port() -> int:
-    """A port that nobody listens on now, and that no outgoing connection will take."""
-    for port in random.sample(PORTS, 200):
+    """A port that nobody listens on now, that no outgoing connection will take, and that this process was not given
+    before: those of servers that are yet to be started are told apart, too."""
+    for port in itertools.islice(_drawn, TRIED_MOST):
         try:
             socket.create_server((HOST, port)).close()
         except OSError:

@@ -1,4 +1,5 @@
-"""A cluster whose every process reaches Kafka, etcd and MinIO by ways of its own, which can be made bad."""
+"""A cluster whose every process reaches Kafka, etcd and MinIO by ways of its own, and is reached by the others by
+another one; all of them can be made bad."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +12,14 @@ from sheafdb.servers import Detour, Etcd, Kafka, LocalServer, Minio, Toxiproxy
 from sheafdb.servers.process import HOST, free_port
 
 SERVERS = ("kafka", "etcd", "minio")
+OTHERS = "others"
+"""Whose way leads to a role: that of all other roles."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """detours: by process and server. The cluster's own servers and processes are in ``cluster``."""
+    """detours: by who goes and where to: from a process to a server, from ``OTHERS`` to a process. The cluster's own
+    servers and processes are in ``cluster``."""
 
     cluster: Cluster
     detours: Mapping[tuple[str, str], Detour]
@@ -31,6 +35,7 @@ class Stage:
         try:
             toxiproxy = started["toxiproxy"] = await Toxiproxy.start(folder / "toxiproxy")
             detours = await _start_servers(folder, names, toxiproxy, started)
+            addresses = {name: await _addresses(name, detours, toxiproxy) for name in names}
             cluster = await Cluster.start(
                 folder,
                 size=size,
@@ -38,7 +43,7 @@ class Stage:
                     started["kafka"].address, started["etcd"].address, f"http://{started['minio'].address}"
                 ),
                 settings=settings,
-                of_process={name: {**of_process.get(name, {}), **_addresses(name, detours)} for name in names},
+                of_process={name: {**of_process.get(name, {}), **addresses[name]} for name in names},
             )
         except BaseException:
             for server in started.values():
@@ -51,6 +56,9 @@ class Stage:
         """The ways of all processes to one server."""
         return [detour for (_, target), detour in self.detours.items() if target == server]
 
+    def between_roles(self) -> list[Detour]:
+        return [detour for (who, _), detour in self.detours.items() if who == OTHERS]
+
     def kill(self) -> None:
         self.cluster.kill()
         self.toxiproxy.kill()
@@ -61,12 +69,11 @@ async def _start_servers(
 ) -> dict[tuple[str, str], Detour]:
     detours: dict[tuple[str, str], Detour] = {}
     behind: dict[int, str] = {}
-    ports = _distinct(1 + 2 * len(names))
     for name in names:  # Kafka has a port for each, as it tells clients where to connect to
-        port = ports.pop()
-        detours[name, "kafka"] = await toxiproxy.detour(f"{name}-kafka", f"{HOST}:{port}", ports.pop())
+        port = free_port()
+        detours[name, "kafka"] = await toxiproxy.detour(f"{name}-kafka", f"{HOST}:{port}")
         behind[port] = detours[name, "kafka"].address
-    started["kafka"] = await Kafka.start(folder / "kafka", ports.pop(), detours=behind)
+    started["kafka"] = await Kafka.start(folder / "kafka", detours=behind)
     for server in (Etcd, Minio):
         started[server.name] = await server.start(folder / server.name)
         for name in names:
@@ -75,18 +82,17 @@ async def _start_servers(
     return detours
 
 
-def _distinct(count: int) -> list[int]:
-    """Free ports: those that nobody listens on yet are still told apart."""
-    ports: set[int] = set()
-    while len(ports) < count:
-        ports.add(free_port())
-    return sorted(ports)
-
-
-def _addresses(process: str, detours: Mapping[tuple[str, str], Detour]) -> dict[str, str]:
-    """Settings of a process."""
-    return {
+async def _addresses(
+    process: str, detours: dict[tuple[str, str], Detour], toxiproxy: Toxiproxy
+) -> dict[str, str | int]:
+    """Settings of a process. Adds the way to it, if it is one that others call."""
+    settings: dict[str, str | int] = {
         "kafka.servers": detours[process, "kafka"].address,
         "etcd.endpoints": detours[process, "etcd"].address,
         "s3.endpoint": f"http://{detours[process, 'minio'].address}",
     }
+    if not process.startswith("proxy"):
+        port = free_port()
+        way = detours[OTHERS, process] = await toxiproxy.detour(f"{OTHERS}-{process}", f"{HOST}:{port}")
+        settings |= {"node.port": port, "node.advertise": way.address}
+    return settings

@@ -1,4 +1,7 @@
-"""Faults of connections: those of all processes to one server, or those of one process to one server."""
+"""Faults of connections: of all processes or of one, to one server or from role to role.
+
+Direct calls (``rpc.direct``) have connections of their own, which stay good: a role may be silent on one way and
+answer on the other."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -8,7 +11,7 @@ from sheafdb.cluster import RoleProcess
 from sheafdb.cluster.cluster import ROLES
 from sheafdb.servers import Detour
 from tests.chaos.faults import PAST_LEASE_S, Fault, Say, Strike, any_of, leader
-from tests.chaos.stage import SERVERS, Stage
+from tests.chaos.stage import OTHERS, SERVERS, Stage
 
 LATENCY_MS = (50, 400)
 DIRECTIONS: tuple[tuple[str, ...], ...] = (("upstream", "downstream"), ("upstream",), ("downstream",))
@@ -20,6 +23,7 @@ USERS = {
 }
 """Roles that work with a server."""
 
+Choose = Callable[[Stage, Random], Awaitable[RoleProcess]]
 Spoil = Callable[[Sequence[Detour], Random], Awaitable[str]]
 """Makes ways bad until they are mended; what it did to them."""
 
@@ -34,6 +38,9 @@ def connection_faults() -> list[Fault]:
             for role in roles
         ),
         Fault("isolate leader from etcd", _of_one(leader, "etcd")),
+        Fault("slow roles", _between_all(_slow)),
+        Fault("cut roles", _between_all(_cut)),
+        *(Fault(f"isolate {role} from roles", _from_others(any_of(role))) for role in ROLES if role != "proxy"),
     ]
 
 
@@ -46,11 +53,28 @@ def _to_all(server: str, spoil: Spoil) -> Strike:
     return strike
 
 
-def _of_one(choose: Callable[[Stage, Random], Awaitable[RoleProcess]], server: str) -> Strike:
+def _between_all(spoil: Spoil) -> Strike:
+    async def strike(stage: Stage, random: Random, say: Say) -> None:
+        ways = stage.between_roles()
+        await _spoilt(ways, "all connections from role to role", spoil, random.uniform(1, PAST_LEASE_S), random, say)
+
+    return strike
+
+
+def _of_one(choose: Choose, server: str) -> Strike:
     async def strike(stage: Stage, random: Random, say: Say) -> None:
         victim, spoil = await choose(stage, random), random.choice((_cut, _silence))
         way = stage.detours[victim.name, server]
         await _spoilt([way], f"{victim.name}'s connections to {server}", spoil, PAST_LEASE_S, random, say)
+
+    return strike
+
+
+def _from_others(choose: Choose) -> Strike:
+    async def strike(stage: Stage, random: Random, say: Say) -> None:
+        victim, spoil = await choose(stage, random), random.choice((_cut, _silence))
+        way = stage.detours[OTHERS, victim.name]
+        await _spoilt([way], f"connections of other roles to {victim.name}", spoil, PAST_LEASE_S, random, say)
 
     return strike
 
