@@ -29,6 +29,7 @@ from core.settings import CoordinatorSettings, IndexNodeSettings, QueryNodeSetti
 from rpc.reads import ShardPhase, ShardStatus
 from rpc.roles import CatalogChange, CollectionStats, CompactionState, CreateCollection, IndexProgress, Load, Nodes
 from storage import keys
+from storage.catalog import defined
 from storage.log.port import Log
 from storage.manifests import commit_manifest
 from storage.meta.port import MetaStore, Put
@@ -115,6 +116,9 @@ class CoordinatorService:
                 self._check_replicas(present.collection)
             return revision
         raise Conflict(f"collection {name}: lost {ATTEMPTS_MAX} races for a commit")
+
+    async def defined(self) -> Revision:
+        return await defined(self._meta)
 
     async def lease_ids(self, count: int) -> range:
         return await self._ids.lease(count)

@@ -3,18 +3,20 @@
 A change goes to the coordinator, and its effect is awaited in this proxy's catalog. The others hear of it from the
 metadata store a moment later, or much later where they are cut off from it; so they look before they say what is
 defined and before they refuse what is not, and beside writes and reads that must see what was acknowledged before.
+One that is cut off from the store asks a coordinator whether anything was defined since, and refuses if so.
 """
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import structlog
 
 from core.catalog import Collection, Consistency
 from core.errors import PartitionNotFound, SheafError, Timeout, Unavailable
-from core.ids import PartitionId
+from core.ids import PartitionId, Revision
+from core.latest import Latest
 from proxy.call import Call, Handler
 from rpc.roles import CatalogChange, Coordinator
 from storage.catalog import Catalog
@@ -39,10 +41,15 @@ LOOKS = frozenset(
 CERTAIN = frozenset({Consistency.STRONG, Consistency.SESSION})
 """Levels of reads that see what was acknowledged before them."""
 PATIENCE_S = 1.0
-"""How long a look at the metadata store is waited for. Then what is known has to do: until it is answered, or, where it
+"""How long a look at the metadata store is waited for. Then coordinators are asked: until it is answered, or, where it
 failed, for as long again."""
+TELL_S = 0.5
+"""How long a coordinator is waited for."""
+UNTOLD_S = 5.0
+"""How long what is known has to do after no coordinator answered."""
 
 T = TypeVar("T")
+Work = Callable[[], Awaitable[T]]
 
 log = structlog.get_logger()
 
@@ -61,11 +68,14 @@ class Definitions:
         self.coordinator = coordinator
         self._alone = alone
         self._unanswered: asyncio.Future[None] | None = None
-        self._blind_until = 0.0
+        self._blind_until = self._untold_until = 0.0
+        self._told: Latest[Revision] = Latest(self._ask_coordinator, "asking a coordinator what is defined")
+        self.guesses = 0
+        """How often what is known had to do."""
 
     @property
-    def blind(self) -> bool:
-        """Whether what is known has to do, as the metadata store does not answer."""
+    def _blind(self) -> bool:
+        """Whether the metadata store does not answer."""
         silent = self._unanswered is not None and not self._unanswered.done()
         return silent or time.monotonic() < self._blind_until
 
@@ -73,7 +83,7 @@ class Definitions:
         """Returns once a read through this proxy sees the change."""
         await self.catalog.wait(await self.coordinator.change(change))
 
-    async def unchanged(self, collection: Collection, work: Coroutine[Any, Any, T]) -> T:
+    async def unchanged(self, collection: Collection, work: Work[T]) -> T:
         """What ``work`` on the collection gives, if at some moment after this call began the collection is still what
         it was. Raises ``Outdated`` otherwise; ``work`` must have changed nothing then."""
         result = await self._beside(work)
@@ -82,16 +92,16 @@ class Definitions:
             raise Outdated(f"the collection {collection.name} was changed or dropped meanwhile")
         return result
 
-    async def not_dropped(self, collection: Collection, work: Coroutine[Any, Any, T]) -> T:
+    async def not_dropped(self, collection: Collection, work: Work[T]) -> T:
         """The same for work whose effect goes with the collection: ``Outdated`` is raised only if that was dropped."""
         result = await self._beside(work)
         if not self._alone and self.catalog.get(collection.id) is None:
             raise Outdated(f"the collection {collection.name} was dropped meanwhile")
         return result
 
-    async def as_read(self, collection: Collection, level: Consistency, work: Coroutine[Any, Any, T]) -> T:
+    async def as_read(self, collection: Collection, level: Consistency, work: Work[T]) -> T:
         """``unchanged`` for a read at a level that sees what was acknowledged before; others need not be certain."""
-        return await (self.unchanged(collection, work) if level in CERTAIN else work)
+        return await (self.unchanged(collection, work) if level in CERTAIN else work())
 
     def current(self, rpc: str, handler: Handler) -> Handler:
         """The handler, of what is defined as of each call."""
@@ -121,28 +131,32 @@ class Definitions:
             return handler
         return look if rpc in LOOKS else use
 
-    async def _beside(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _beside(self, work: Work[T]) -> T:
         """What ``work`` gives, once what others defined before this call is known, too, or can't be had."""
+        if self._alone:
+            return await work()
+        if self._blind:
+            await self._be_told()  # what is refused must have changed nothing
+            return await work()
         look = self._look()
-        result = await work
+        result = await work()
         await self._seen(look)
         return result
 
     async def _catch_up(self) -> None:
         """Returns once what others defined before this call is known here, or can't be had."""
-        await self._seen(self._look())
+        if self._blind:
+            await self._be_told()
+        else:
+            await self._seen(self._look())
 
-    def _look(self) -> asyncio.Future[None] | None:
-        """Done once what others defined before this call is known here; None = that can't be had now."""
-        if self._alone or self.blind:
-            return None
+    def _look(self) -> asyncio.Future[None]:
+        """Done once what others defined before this call is known here."""
         look = asyncio.ensure_future(self.catalog.catch_up())
         look.add_done_callback(lambda f: f.cancelled() or f.exception())  # nobody may wait any more
         return look
 
-    async def _seen(self, look: asyncio.Future[None] | None) -> None:
-        if look is None:
-            return
+    async def _seen(self, look: asyncio.Future[None]) -> None:
         answered, _ = await asyncio.wait({look}, timeout=PATIENCE_S)
         error = look.exception() if answered else None
         if not answered:
@@ -154,6 +168,29 @@ class Definitions:
         else:
             return
         log.warning("definitions may be outdated: the metadata store does not answer", error=str(error or "silent"))
+        await self._be_told()
+
+    async def _be_told(self) -> None:
+        """Returns if a coordinator says that nothing is defined that is not known here, or none says anything. Raises
+        ``Unavailable`` if there is something."""
+        if time.monotonic() >= self._untold_until:
+            try:
+                last = await self._told.ask()
+            except (SheafError, TimeoutError) as e:
+                self._untold_until = time.monotonic() + UNTOLD_S
+                log.warning("no coordinator says what is defined, what is known has to do", error=str(e) or "silent")
+            else:
+                if self.catalog.collections.revision < last:
+                    raise Unavailable(
+                        "this proxy is cut off from the metadata store, and something was defined, changed or dropped "
+                        "since: ask another proxy, or again"
+                    )
+                return
+        self.guesses += 1
+
+    async def _ask_coordinator(self) -> Revision:
+        async with asyncio.timeout(TELL_S):
+            return await self.coordinator.defined()
 
 
 def partition_ids(collection: Collection, names: list[str] | tuple[str, ...]) -> tuple[PartitionId, ...]:

@@ -83,9 +83,9 @@ class Query:
             None if limit is None else offset + limit,
         )
         if count:
-            counted = await self._definitions.as_read(collection, level, self.count(selection, call))
+            counted = await self._definitions.as_read(collection, level, lambda: self.count(selection, call))
             return _count_reply(collection, counted)
-        found = await self._definitions.as_read(collection, level, self.rows(selection, output.fetch, call))
+        found = await self._definitions.as_read(collection, level, lambda: self.rows(selection, output.fetch, call))
         rows = _window_of(found, limit, offset)
         size = sum(c.nbytes for c in rows.columns.values())
         return await self._threads.run(size, _reply, selection, output, rows)

@@ -76,7 +76,9 @@ class Search:
 
     async def search(self, request: Any, call: Call) -> Any:
         asked = await self._threads.run(len(request.dsl) * CHARACTER_BYTES, self._read, request, call)
-        return await self._definitions.as_read(asked.plan.collection, asked.level, self._answer(asked, request, call))
+        return await self._definitions.as_read(
+            asked.plan.collection, asked.level, lambda: self._answer(asked, request, call)
+        )
 
     async def _answer(self, asked: Asked, request: Any, call: Call) -> Any:
         plan, queries = asked.plan, asked.queries

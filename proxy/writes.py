@@ -15,7 +15,7 @@ from core.pressure import Pressure
 from engine.filter import Filter
 from proxy.admission import admit
 from proxy.call import Call, Handlers
-from proxy.definitions import Definitions
+from proxy.definitions import Definitions, Work
 from proxy.filters import CHARACTER_BYTES, checked, template_values
 from proxy.ids import AutoIds
 from proxy.log_entries import Entry, Writer, newest_of_each_key
@@ -96,30 +96,31 @@ class Writes:
         if self._pressure:
             await admit(collection, self._pressure, call)
         writer = Writer(collection, self._clock.now(), self._log.record_bytes_max)
-        made = self._threads.run(len(call.message), _entries, writer, request, keys, kind, partition)
+
+        def make() -> Coroutine[Any, Any, Made]:
+            return self._threads.run(len(call.message), _entries, writer, request, keys, kind, partition)
+
         named = request.partition_name not in ("", DEFAULT_PARTITION)
-        keys = await self._append(collection, made, certain_first=named)
+        keys = await self._append(collection, make, certain_first=named)
         reply = milvus.MutationResult(
             status=ok(), acknowledged=True, timestamp=writer.timestamp, succ_index=range(request.num_rows)
         )
         write_ids(keys, reply.IDs)
         return reply
 
-    async def _append(
-        self, collection: Collection, made: Coroutine[Any, Any, Made], *, certain_first: bool
-    ) -> pa.Array:
-        """Appends what is made, and gives the keys; the collection is certain to be there by then.
+    async def _append(self, collection: Collection, make: Work[Made], *, certain_first: bool) -> pa.Array:
+        """Appends what ``make`` makes, and gives the keys; the collection is certain to be there by then.
 
         certain_first: definitions that are not known here yet may make a difference even where the collection is
         there: then they are waited for first, as what is refused must have changed nothing. What was appended for
         a dropped collection has changed nothing.
         """
         if certain_first:
-            return await self._store(self._definitions.unchanged(collection, made))
-        return await self._definitions.not_dropped(collection, self._store(made))
+            return await self._store(lambda: self._definitions.unchanged(collection, make))
+        return await self._definitions.not_dropped(collection, lambda: self._store(make))
 
-    async def _store(self, made: Coroutine[Any, Any, Made]) -> pa.Array:
-        keys, entries = await made
+    async def _store(self, make: Work[Made]) -> pa.Array:
+        keys, entries = await make()
         failpoint("write.before_append")
         if entries:
             await self._log.append(entries)
@@ -146,7 +147,7 @@ class Writes:
             return keys, writer.deletes(keys)
 
         read_first = bool(request.partition_name) or not filter.keys_only
-        keys = await self._append(collection, entries(), certain_first=read_first)
+        keys = await self._append(collection, entries, certain_first=read_first)
         return milvus.MutationResult(status=ok(), acknowledged=True, timestamp=writer.timestamp, delete_cnt=len(keys))
 
     async def _doomed(

@@ -28,6 +28,7 @@ from rpc.roles import (
 )
 
 CHANGE = "/sheafdb.v1.Coordinator/Change"
+DEFINED = "/sheafdb.v1.Coordinator/Defined"
 LEASE_IDS = "/sheafdb.v1.Coordinator/LeaseIds"
 LOAD_PROGRESS = "/sheafdb.v1.Coordinator/LoadProgress"
 FLUSH = "/sheafdb.v1.Coordinator/Flush"
@@ -87,6 +88,10 @@ class RemoteCoordinator(Coordinator):
         reply = await self._peer.call(CHANGE, change_message(change).SerializeToString(), CALL_S)
         return Revision(pb.ChangeReply.FromString(reply).revision)
 
+    async def defined(self) -> Revision:
+        reply = await self._peer.call(DEFINED, pb.DefinedRequest().SerializeToString(), CALL_S)
+        return Revision(pb.DefinedReply.FromString(reply).revision)
+
     async def lease_ids(self, count: int) -> range:
         reply = await self._peer.call(LEASE_IDS, pb.LeaseIdsRequest(count=count).SerializeToString(), CALL_S)
         leased = pb.LeaseIdsReply.FromString(reply)
@@ -141,6 +146,9 @@ def coordinator_handlers(coordinator: Coordinator) -> Handlers:
         revision = await coordinator.change(catalog_change(pb.ChangeRequest.FromString(data)))
         return pb.ChangeReply(revision=revision).SerializeToString()
 
+    async def defined(_data: bytes, _deadline: float) -> bytes:
+        return pb.DefinedReply(revision=await coordinator.defined()).SerializeToString()
+
     async def lease_ids(data: bytes, _deadline: float) -> bytes:
         leased = await coordinator.lease_ids(pb.LeaseIdsRequest.FromString(data).count)
         return pb.LeaseIdsReply(start=leased.start, stop=leased.stop).SerializeToString()
@@ -185,6 +193,7 @@ def coordinator_handlers(coordinator: Coordinator) -> Handlers:
 
     return {
         CHANGE: change,
+        DEFINED: defined,
         LEASE_IDS: lease_ids,
         LOAD_PROGRESS: load_progress,
         FLUSH: flush,

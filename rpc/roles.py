@@ -129,6 +129,10 @@ class Coordinator(Protocol):
         """Carries out a DDL change; returns the revision at which the catalog shows it."""
         ...
 
+    async def defined(self) -> Revision:
+        """That of the last change of definitions that anyone committed before the call, leading or not."""
+        ...
+
     async def lease_ids(self, count: int) -> range:
         """Ids that nobody else ever gets."""
         ...

@@ -50,6 +50,9 @@ class LeadingCoordinator(Coordinator):
     async def change(self, change: CatalogChange) -> Revision:
         return await self._ask(lambda leader: leader.change(change))
 
+    async def defined(self) -> Revision:
+        return await self._ask(lambda leader: leader.defined())
+
     async def lease_ids(self, count: int) -> range:
         return await self._ask(lambda leader: leader.lease_ids(count))
 

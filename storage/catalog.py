@@ -77,5 +77,10 @@ class Catalog:
         return self._caught_up.ask()
 
     async def _catch_up(self) -> None:
-        if last := await self._meta.get(keys.DEFINED):
-            await self.wait(last.revision)
+        await self.wait(await defined(self._meta))
+
+
+async def defined(meta: MetaStore) -> Revision:
+    """That of the last DDL that anyone committed before the call. Raises ``Unavailable``, ``Timeout``."""
+    last = await meta.get(keys.DEFINED)
+    return last.revision if last else Revision(0)

@@ -29,7 +29,7 @@ from engine.filter import compile as compile_filter
 from engine.vector.declare import declare
 from rpc import reads, roles
 from storage import keys
-from storage.catalog import Catalog
+from storage.catalog import Catalog, defined
 from storage.log.port import LogRecord
 from storage.meta.port import Condition, Delete, Event, Item, Put
 from storage.record import BARRIER, DELETE, Record, decode
@@ -257,6 +257,9 @@ class FakeCoordinator:
                 return replace(c, indexes=tuple(i for i in c.indexes if i.name != change.name))
             case _:
                 raise AssertionError(change)
+
+    async def defined(self) -> Revision:
+        return await defined(self.meta)
 
     async def lease_ids(self, count: int) -> range:
         start = 449_000_000 + sum(map(len, self.leases))

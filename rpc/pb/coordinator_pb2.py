@@ -27,7 +27,7 @@ from rpc.pb import catalog_pb2 as rpc_dot_pb_dot_catalog__pb2
 from rpc.pb import datanode_pb2 as rpc_dot_pb_dot_datanode__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18rpc/pb/coordinator.proto\x12\nsheafdb.v1\x1a\x11rpc/pb/call.proto\x1a\x14rpc/pb/catalog.proto\x1a\x15rpc/pb/datanode.proto\"\xb9\x01\n\x10\x43reateCollection\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\"\n\x06schema\x18\x03 \x01(\x0b\x32\x12.sheafdb.v1.Schema\x12\x0e\n\x06shards\x18\x04 \x01(\x05\x12\x12\n\npartitions\x18\x05 \x01(\x05\x12\x13\n\x0b\x63onsistency\x18\x06 \x01(\x05\x12(\n\nproperties\x18\x07 \x03(\x0b\x32\x14.sheafdb.v1.KeyValue\"0\n\x0e\x44ropCollection\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"E\n\x0f\x43reatePartition\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"C\n\rDropPartition\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"R\n\x04Load\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\x12\n\npartitions\x18\x03 \x03(\t\x12\x10\n\x08replicas\x18\x04 \x01(\x05\"C\n\x07Release\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\x12\n\npartitions\x18\x03 \x03(\t\"\x94\x01\n\x0b\x43reateIndex\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0c\n\x04type\x18\x05 \x01(\t\x12\x0e\n\x06metric\x18\x06 \x01(\t\x12$\n\x06params\x18\x07 \x03(\x0b\x32\x14.sheafdb.v1.KeyValue\"?\n\tDropIndex\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"\xa1\x03\n\rChangeRequest\x12\x39\n\x11\x63reate_collection\x18\x01 \x01(\x0b\x32\x1c.sheafdb.v1.CreateCollectionH\x00\x12\x35\n\x0f\x64rop_collection\x18\x02 \x01(\x0b\x32\x1a.sheafdb.v1.DropCollectionH\x00\x12\x37\n\x10\x63reate_partition\x18\x03 \x01(\x0b\x32\x1b.sheafdb.v1.CreatePartitionH\x00\x12\x33\n\x0e\x64rop_partition\x18\x04 \x01(\x0b\x32\x19.sheafdb.v1.DropPartitionH\x00\x12 \n\x04load\x18\x05 \x01(\x0b\x32\x10.sheafdb.v1.LoadH\x00\x12&\n\x07release\x18\x06 \x01(\x0b\x32\x13.sheafdb.v1.ReleaseH\x00\x12/\n\x0c\x63reate_index\x18\x07 \x01(\x0b\x32\x17.sheafdb.v1.CreateIndexH\x00\x12+\n\ndrop_index\x18\x08 \x01(\x0b\x32\x15.sheafdb.v1.DropIndexH\x00\x42\x08\n\x06\x63hange\"\x1f\n\x0b\x43hangeReply\x12\x10\n\x08revision\x18\x01 \x01(\x03\" \n\x0fLeaseIdsRequest\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\",\n\rLeaseIdsReply\x12\r\n\x05start\x18\x01 \x01(\x03\x12\x0c\n\x04stop\x18\x02 \x01(\x03\"=\n\x13LoadProgressRequest\x12\x12\n\ncollection\x18\x01 \x01(\x03\x12\x12\n\npartitions\x18\x02 \x03(\x03\"$\n\x11LoadProgressReply\x12\x0f\n\x07percent\x18\x01 \x01(\x05\"?\n\x16\x46lushCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\x03\x12\x11\n\ttimestamp\x18\x02 \x01(\x04\"\x1f\n\x0c\x46lushedReply\x12\x0f\n\x07\x66lushed\x18\x01 \x01(\x08\"\'\n\x11\x43ollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\x03\"\x1a\n\x0c\x43ompactReply\x12\n\n\x02id\x18\x01 \x01(\x03\"$\n\x16\x43ompactionStateRequest\x12\n\n\x02id\x18\x01 \x01(\x03\"G\n\x0f\x43ompactionState\x12\x11\n\texecuting\x18\x01 \x01(\x03\x12\x11\n\tcompleted\x18\x02 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x03\"j\n\rIndexProgress\x12 \n\x05index\x18\x01 \x01(\x0b\x32\x11.sheafdb.v1.Index\x12\x14\n\x0cindexed_rows\x18\x02 \x01(\x03\x12\x12\n\ntotal_rows\x18\x03 \x01(\x03\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"@\n\x12IndexProgressReply\x12*\n\x07indexes\x18\x01 \x03(\x0b\x32\x19.sheafdb.v1.IndexProgress\"s\n\x0f\x43ollectionStats\x12\x33\n\x04rows\x18\x01 \x03(\x0b\x32%.sheafdb.v1.CollectionStats.RowsEntry\x1a+\n\tRowsEntry\x12\x0b\n\x03key\x18\x01 \x01(\x03\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"a\n\x15ReportBadIndexRequest\x12\"\n\x05shard\x18\x01 \x01(\x0b\x32\x13.sheafdb.v1.ShardId\x12\x0f\n\x07segment\x18\x02 \x01(\x03\x12\x13\n\x0bobject_name\x18\x03 \x01(\t\"\x15\n\x13ReportBadIndexReply2\xf1\x05\n\x0b\x43oordinator\x12<\n\x06\x43hange\x12\x19.sheafdb.v1.ChangeRequest\x1a\x17.sheafdb.v1.ChangeReply\x12\x42\n\x08LeaseIds\x12\x1b.sheafdb.v1.LeaseIdsRequest\x1a\x19.sheafdb.v1.LeaseIdsReply\x12N\n\x0cLoadProgress\x12\x1f.sheafdb.v1.LoadProgressRequest\x1a\x1d.sheafdb.v1.LoadProgressReply\x12\x44\n\x05\x46lush\x12\".sheafdb.v1.FlushCollectionRequest\x1a\x17.sheafdb.v1.SealedReply\x12G\n\x07\x46lushed\x12\".sheafdb.v1.FlushCollectionRequest\x1a\x18.sheafdb.v1.FlushedReply\x12\x42\n\x07\x43ompact\x12\x1d.sheafdb.v1.CollectionRequest\x1a\x18.sheafdb.v1.CompactReply\x12R\n\x0f\x43ompactionState\x12\".sheafdb.v1.CompactionStateRequest\x1a\x1b.sheafdb.v1.CompactionState\x12N\n\rIndexProgress\x12\x1d.sheafdb.v1.CollectionRequest\x1a\x1e.sheafdb.v1.IndexProgressReply\x12\x43\n\x05Stats\x12\x1d.sheafdb.v1.CollectionRequest\x1a\x1b.sheafdb.v1.CollectionStats\x12T\n\x0eReportBadIndex\x12!.sheafdb.v1.ReportBadIndexRequest\x1a\x1f.sheafdb.v1.ReportBadIndexReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18rpc/pb/coordinator.proto\x12\nsheafdb.v1\x1a\x11rpc/pb/call.proto\x1a\x14rpc/pb/catalog.proto\x1a\x15rpc/pb/datanode.proto\"\xb9\x01\n\x10\x43reateCollection\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\"\n\x06schema\x18\x03 \x01(\x0b\x32\x12.sheafdb.v1.Schema\x12\x0e\n\x06shards\x18\x04 \x01(\x05\x12\x12\n\npartitions\x18\x05 \x01(\x05\x12\x13\n\x0b\x63onsistency\x18\x06 \x01(\x05\x12(\n\nproperties\x18\x07 \x03(\x0b\x32\x14.sheafdb.v1.KeyValue\"0\n\x0e\x44ropCollection\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"E\n\x0f\x43reatePartition\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"C\n\rDropPartition\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"R\n\x04Load\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\x12\n\npartitions\x18\x03 \x03(\t\x12\x10\n\x08replicas\x18\x04 \x01(\x05\"C\n\x07Release\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\x12\n\npartitions\x18\x03 \x03(\t\"\x94\x01\n\x0b\x43reateIndex\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0c\n\x04type\x18\x05 \x01(\t\x12\x0e\n\x06metric\x18\x06 \x01(\t\x12$\n\x06params\x18\x07 \x03(\x0b\x32\x14.sheafdb.v1.KeyValue\"?\n\tDropIndex\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"\xa1\x03\n\rChangeRequest\x12\x39\n\x11\x63reate_collection\x18\x01 \x01(\x0b\x32\x1c.sheafdb.v1.CreateCollectionH\x00\x12\x35\n\x0f\x64rop_collection\x18\x02 \x01(\x0b\x32\x1a.sheafdb.v1.DropCollectionH\x00\x12\x37\n\x10\x63reate_partition\x18\x03 \x01(\x0b\x32\x1b.sheafdb.v1.CreatePartitionH\x00\x12\x33\n\x0e\x64rop_partition\x18\x04 \x01(\x0b\x32\x19.sheafdb.v1.DropPartitionH\x00\x12 \n\x04load\x18\x05 \x01(\x0b\x32\x10.sheafdb.v1.LoadH\x00\x12&\n\x07release\x18\x06 \x01(\x0b\x32\x13.sheafdb.v1.ReleaseH\x00\x12/\n\x0c\x63reate_index\x18\x07 \x01(\x0b\x32\x17.sheafdb.v1.CreateIndexH\x00\x12+\n\ndrop_index\x18\x08 \x01(\x0b\x32\x15.sheafdb.v1.DropIndexH\x00\x42\x08\n\x06\x63hange\"\x1f\n\x0b\x43hangeReply\x12\x10\n\x08revision\x18\x01 \x01(\x03\"\x10\n\x0e\x44\x65\x66inedRequest\" \n\x0c\x44\x65\x66inedReply\x12\x10\n\x08revision\x18\x01 \x01(\x03\" \n\x0fLeaseIdsRequest\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\",\n\rLeaseIdsReply\x12\r\n\x05start\x18\x01 \x01(\x03\x12\x0c\n\x04stop\x18\x02 \x01(\x03\"=\n\x13LoadProgressRequest\x12\x12\n\ncollection\x18\x01 \x01(\x03\x12\x12\n\npartitions\x18\x02 \x03(\x03\"$\n\x11LoadProgressReply\x12\x0f\n\x07percent\x18\x01 \x01(\x05\"?\n\x16\x46lushCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\x03\x12\x11\n\ttimestamp\x18\x02 \x01(\x04\"\x1f\n\x0c\x46lushedReply\x12\x0f\n\x07\x66lushed\x18\x01 \x01(\x08\"\'\n\x11\x43ollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\x03\"\x1a\n\x0c\x43ompactReply\x12\n\n\x02id\x18\x01 \x01(\x03\"$\n\x16\x43ompactionStateRequest\x12\n\n\x02id\x18\x01 \x01(\x03\"G\n\x0f\x43ompactionState\x12\x11\n\texecuting\x18\x01 \x01(\x03\x12\x11\n\tcompleted\x18\x02 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x03\"j\n\rIndexProgress\x12 \n\x05index\x18\x01 \x01(\x0b\x32\x11.sheafdb.v1.Index\x12\x14\n\x0cindexed_rows\x18\x02 \x01(\x03\x12\x12\n\ntotal_rows\x18\x03 \x01(\x03\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"@\n\x12IndexProgressReply\x12*\n\x07indexes\x18\x01 \x03(\x0b\x32\x19.sheafdb.v1.IndexProgress\"s\n\x0f\x43ollectionStats\x12\x33\n\x04rows\x18\x01 \x03(\x0b\x32%.sheafdb.v1.CollectionStats.RowsEntry\x1a+\n\tRowsEntry\x12\x0b\n\x03key\x18\x01 \x01(\x03\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"a\n\x15ReportBadIndexRequest\x12\"\n\x05shard\x18\x01 \x01(\x0b\x32\x13.sheafdb.v1.ShardId\x12\x0f\n\x07segment\x18\x02 \x01(\x03\x12\x13\n\x0bobject_name\x18\x03 \x01(\t\"\x15\n\x13ReportBadIndexReply2\xb2\x06\n\x0b\x43oordinator\x12<\n\x06\x43hange\x12\x19.sheafdb.v1.ChangeRequest\x1a\x17.sheafdb.v1.ChangeReply\x12?\n\x07\x44\x65\x66ined\x12\x1a.sheafdb.v1.DefinedRequest\x1a\x18.sheafdb.v1.DefinedReply\x12\x42\n\x08LeaseIds\x12\x1b.sheafdb.v1.LeaseIdsRequest\x1a\x19.sheafdb.v1.LeaseIdsReply\x12N\n\x0cLoadProgress\x12\x1f.sheafdb.v1.LoadProgressRequest\x1a\x1d.sheafdb.v1.LoadProgressReply\x12\x44\n\x05\x46lush\x12\".sheafdb.v1.FlushCollectionRequest\x1a\x17.sheafdb.v1.SealedReply\x12G\n\x07\x46lushed\x12\".sheafdb.v1.FlushCollectionRequest\x1a\x18.sheafdb.v1.FlushedReply\x12\x42\n\x07\x43ompact\x12\x1d.sheafdb.v1.CollectionRequest\x1a\x18.sheafdb.v1.CompactReply\x12R\n\x0f\x43ompactionState\x12\".sheafdb.v1.CompactionStateRequest\x1a\x1b.sheafdb.v1.CompactionState\x12N\n\rIndexProgress\x12\x1d.sheafdb.v1.CollectionRequest\x1a\x1e.sheafdb.v1.IndexProgressReply\x12\x43\n\x05Stats\x12\x1d.sheafdb.v1.CollectionRequest\x1a\x1b.sheafdb.v1.CollectionStats\x12T\n\x0eReportBadIndex\x12!.sheafdb.v1.ReportBadIndexRequest\x1a\x1f.sheafdb.v1.ReportBadIndexReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,38 +56,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHANGEREQUEST']._serialized_end=1269
   _globals['_CHANGEREPLY']._serialized_start=1271
   _globals['_CHANGEREPLY']._serialized_end=1302
-  _globals['_LEASEIDSREQUEST']._serialized_start=1304
-  _globals['_LEASEIDSREQUEST']._serialized_end=1336
-  _globals['_LEASEIDSREPLY']._serialized_start=1338
-  _globals['_LEASEIDSREPLY']._serialized_end=1382
-  _globals['_LOADPROGRESSREQUEST']._serialized_start=1384
-  _globals['_LOADPROGRESSREQUEST']._serialized_end=1445
-  _globals['_LOADPROGRESSREPLY']._serialized_start=1447
-  _globals['_LOADPROGRESSREPLY']._serialized_end=1483
-  _globals['_FLUSHCOLLECTIONREQUEST']._serialized_start=1485
-  _globals['_FLUSHCOLLECTIONREQUEST']._serialized_end=1548
-  _globals['_FLUSHEDREPLY']._serialized_start=1550
-  _globals['_FLUSHEDREPLY']._serialized_end=1581
-  _globals['_COLLECTIONREQUEST']._serialized_start=1583
-  _globals['_COLLECTIONREQUEST']._serialized_end=1622
-  _globals['_COMPACTREPLY']._serialized_start=1624
-  _globals['_COMPACTREPLY']._serialized_end=1650
-  _globals['_COMPACTIONSTATEREQUEST']._serialized_start=1652
-  _globals['_COMPACTIONSTATEREQUEST']._serialized_end=1688
-  _globals['_COMPACTIONSTATE']._serialized_start=1690
-  _globals['_COMPACTIONSTATE']._serialized_end=1761
-  _globals['_INDEXPROGRESS']._serialized_start=1763
-  _globals['_INDEXPROGRESS']._serialized_end=1869
-  _globals['_INDEXPROGRESSREPLY']._serialized_start=1871
-  _globals['_INDEXPROGRESSREPLY']._serialized_end=1935
-  _globals['_COLLECTIONSTATS']._serialized_start=1937
-  _globals['_COLLECTIONSTATS']._serialized_end=2052
-  _globals['_COLLECTIONSTATS_ROWSENTRY']._serialized_start=2009
-  _globals['_COLLECTIONSTATS_ROWSENTRY']._serialized_end=2052
-  _globals['_REPORTBADINDEXREQUEST']._serialized_start=2054
-  _globals['_REPORTBADINDEXREQUEST']._serialized_end=2151
-  _globals['_REPORTBADINDEXREPLY']._serialized_start=2153
-  _globals['_REPORTBADINDEXREPLY']._serialized_end=2174
-  _globals['_COORDINATOR']._serialized_start=2177
-  _globals['_COORDINATOR']._serialized_end=2930
+  _globals['_DEFINEDREQUEST']._serialized_start=1304
+  _globals['_DEFINEDREQUEST']._serialized_end=1320
+  _globals['_DEFINEDREPLY']._serialized_start=1322
+  _globals['_DEFINEDREPLY']._serialized_end=1354
+  _globals['_LEASEIDSREQUEST']._serialized_start=1356
+  _globals['_LEASEIDSREQUEST']._serialized_end=1388
+  _globals['_LEASEIDSREPLY']._serialized_start=1390
+  _globals['_LEASEIDSREPLY']._serialized_end=1434
+  _globals['_LOADPROGRESSREQUEST']._serialized_start=1436
+  _globals['_LOADPROGRESSREQUEST']._serialized_end=1497
+  _globals['_LOADPROGRESSREPLY']._serialized_start=1499
+  _globals['_LOADPROGRESSREPLY']._serialized_end=1535
+  _globals['_FLUSHCOLLECTIONREQUEST']._serialized_start=1537
+  _globals['_FLUSHCOLLECTIONREQUEST']._serialized_end=1600
+  _globals['_FLUSHEDREPLY']._serialized_start=1602
+  _globals['_FLUSHEDREPLY']._serialized_end=1633
+  _globals['_COLLECTIONREQUEST']._serialized_start=1635
+  _globals['_COLLECTIONREQUEST']._serialized_end=1674
+  _globals['_COMPACTREPLY']._serialized_start=1676
+  _globals['_COMPACTREPLY']._serialized_end=1702
+  _globals['_COMPACTIONSTATEREQUEST']._serialized_start=1704
+  _globals['_COMPACTIONSTATEREQUEST']._serialized_end=1740
+  _globals['_COMPACTIONSTATE']._serialized_start=1742
+  _globals['_COMPACTIONSTATE']._serialized_end=1813
+  _globals['_INDEXPROGRESS']._serialized_start=1815
+  _globals['_INDEXPROGRESS']._serialized_end=1921
+  _globals['_INDEXPROGRESSREPLY']._serialized_start=1923
+  _globals['_INDEXPROGRESSREPLY']._serialized_end=1987
+  _globals['_COLLECTIONSTATS']._serialized_start=1989
+  _globals['_COLLECTIONSTATS']._serialized_end=2104
+  _globals['_COLLECTIONSTATS_ROWSENTRY']._serialized_start=2061
+  _globals['_COLLECTIONSTATS_ROWSENTRY']._serialized_end=2104
+  _globals['_REPORTBADINDEXREQUEST']._serialized_start=2106
+  _globals['_REPORTBADINDEXREQUEST']._serialized_end=2203
+  _globals['_REPORTBADINDEXREPLY']._serialized_start=2205
+  _globals['_REPORTBADINDEXREPLY']._serialized_end=2226
+  _globals['_COORDINATOR']._serialized_start=2229
+  _globals['_COORDINATOR']._serialized_end=3047
 # @@protoc_insertion_point(module_scope)

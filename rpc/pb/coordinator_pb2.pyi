@@ -131,6 +131,16 @@ class ChangeReply(_message.Message):
     revision: int
     def __init__(self, revision: _Optional[int] = ...) -> None: ...
 
+class DefinedRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DefinedReply(_message.Message):
+    __slots__ = ("revision",)
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    def __init__(self, revision: _Optional[int] = ...) -> None: ...
+
 class LeaseIdsRequest(_message.Message):
     __slots__ = ("count",)
     COUNT_FIELD_NUMBER: _ClassVar[int]

@@ -14,13 +14,13 @@ from core.clock import HybridClock
 from core.errors import Unavailable
 from core.ids import Revision
 from core.settings import ServerSettings
-from proxy.definitions import PATIENCE_S
+from proxy.definitions import PATIENCE_S, TELL_S
 from proxy.listener import serve
 from proxy.service import Proxy
 from storage import keys
 from storage.catalog import Catalog
 from storage.meta.port import Event, Item
-from tests.fakes import FakeMeta, FakeNodes
+from tests.fakes import FakeCoordinator, FakeMeta, FakeNodes
 from tests.integration.proxy_house import House, open_house
 from tests.integration.proxy_tables import quick, vectors
 from tests.waiting import until, wait_until
@@ -50,12 +50,29 @@ class Late:
             yield events
 
 
+class Distant:
+    """The coordinator as one sees it who is not told what is defined when it is ``lost`` (it fails) or ``stalled``."""
+
+    def __init__(self, coordinator: FakeCoordinator) -> None:
+        self._coordinator = coordinator
+        self.stalled = self.lost = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._coordinator, name)
+
+    async def defined(self) -> Revision:
+        if self.lost:
+            raise Unavailable("the coordinator is lost")
+        await until(lambda: not self.stalled, "it answers again")
+        return await self._coordinator.defined()
+
+
 class Beside:
     """One more proxy beside that of a house."""
 
     def __init__(self, house: House) -> None:
         self._house = house
-        self.meta = Late(house.meta)
+        self.meta, self.coordinator = Late(house.meta), Distant(house.coordinator)
         house.run(self._open)
 
     async def _open(self) -> None:
@@ -64,7 +81,7 @@ class Beside:
         await self._catalog.start()
         nodes = FakeNodes(house.query_node)
         self._proxy = Proxy(
-            house.settings, self._catalog, house.coordinator, nodes, house.log, HybridClock(), in_process=False
+            house.settings, self._catalog, self.coordinator, nodes, house.log, HybridClock(), in_process=False
         )
         await self._proxy.start()
         self._listener = await serve(self._proxy, ServerSettings(port=0, listener="native"))
@@ -103,6 +120,16 @@ def row(id: int) -> dict[str, Any]:
 
 def strong_count(client: MilvusClient) -> int:
     return client.query("quick", output_fields=["count(*)"], consistency_level="Strong")[0]["count(*)"]
+
+
+def unless_cut_off(use: Callable[[MilvusClient], Any], client: MilvusClient) -> Any:
+    """False while it is."""
+    try:
+        return use(client)
+    except MilvusException as e:
+        if e.code != Unavailable.code:
+            raise
+        return False
 
 
 USES: dict[str, Callable[[MilvusClient], Any]] = {
@@ -212,12 +239,35 @@ def test_what_is_not_there_is_still_refused(other: MilvusClient) -> None:
 
 
 @pytest.mark.parametrize("fault", ["lost", "stalled"])
-def test_without_the_metadata_store_what_is_known_has_to_do(
+def test_without_the_metadata_store_a_proxy_serves_until_something_is_defined(
+    client: MilvusClient, beside: Beside, other: MilvusClient, fault: str
+) -> None:
+    quick(client, 0)
+    assert other.has_collection("quick")
+    setattr(beside.meta, fault, True)
+    for n in range(10):
+        assert other.insert("quick", [row(n)])["insert_count"] == 1
+    assert strong_count(other) == 10
+    client.drop_collection("quick")
+    quick(client, 0)
+    for use in (USES["insert"], USES["delete"], USES["has"], USES["describe"], strong_count):
+        with pytest.raises(MilvusException, match="cut off from the metadata store, and something was defined") as e:
+            use(other)
+        assert e.value.code == Unavailable.code
+    assert strong_count(client) == 0, "what was refused was not written"
+    setattr(beside.meta, fault, False)
+    wait_until(lambda: unless_cut_off(USES["insert"], other), "the store answers again")
+    assert strong_count(client) == 1
+
+
+@pytest.mark.parametrize("fault", ["lost", "stalled"])
+def test_without_the_metadata_store_and_a_coordinator_what_is_known_has_to_do(
     client: MilvusClient, beside: Beside, other: MilvusClient, fault: str
 ) -> None:
     quick(client)
     assert other.has_collection("quick")
     setattr(beside.meta, fault, True)
+    setattr(beside.coordinator, fault, True)
     client.create_partition("quick", "p")
     since = time.monotonic()
     assert len(other.query("quick", "id < 5")) == 5, "reads go on"
@@ -225,7 +275,7 @@ def test_without_the_metadata_store_what_is_known_has_to_do(
     with pytest.raises(MilvusException, match="partition not found"):
         other.insert("quick", [row(100)], partition_name="p")
     assert other.list_partitions("quick") == ["_default"]
-    assert time.monotonic() - since < 2 * PATIENCE_S, "one look was waited for, not two"
+    assert time.monotonic() - since < 2 * (PATIENCE_S + TELL_S), "one look was waited for, not two"
 
 
 def test_writes_wait_for_a_silent_metadata_store_once_only(
@@ -244,7 +294,7 @@ def test_writes_wait_for_a_silent_metadata_store_once_only(
     assert strong_count(client) == 10
     beside.meta.stalled = False
     client.create_collection("mark", dimension=2)
-    wait_until(lambda: other.has_collection("mark"), "the store answers again")
+    wait_until(lambda: unless_cut_off(lambda c: c.has_collection("mark"), other), "the store answers again")
     client.drop_collection("quick")
     quick(client, 0)
     other.insert("quick", [row(1)])

@@ -185,6 +185,9 @@ class LeadingCoordinator:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
 
+    async def defined(self) -> Revision:
+        return await self._cluster.served(self._cluster.leader, lambda s: s.defined())
+
     async def lease_ids(self, count: int) -> range:
         return await self._cluster.served(self._cluster.leader, lambda s: s.lease_ids(count))
 

@@ -224,7 +224,7 @@ def seals_drop_the_rows_of_new_partitions() -> Iterator[None]:
 @plant
 def proxies_write_by_what_they_knew() -> AbstractContextManager[Any]:
     async def beside(_: Definitions, work: Any) -> Any:
-        return await work
+        return await work()
 
     return mock.patch.object(Definitions, "_beside", beside)
 
@@ -234,6 +234,13 @@ def proxies_say_what_they_knew() -> AbstractContextManager[Any]:
     async def catch_up(_: Definitions) -> None: ...
 
     return mock.patch.object(Definitions, "_catch_up", catch_up)
+
+
+@plant
+def cut_off_proxies_ask_no_coordinator() -> AbstractContextManager[Any]:
+    async def be_told(_: Definitions) -> None: ...
+
+    return mock.patch.object(Definitions, "_be_told", be_told)
 
 
 def planted(name: str) -> Mapping[str, Plant]:

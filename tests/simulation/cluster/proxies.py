@@ -31,8 +31,8 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """found: the collection that has the name, or took the row; None = there is none. blind: the proxy could not look
-    whether that is so."""
+    """found: the collection that has the name, or took the row; None = there is none. blind: neither the metadata store
+    nor a coordinator told the proxy whether that is so."""
 
     found: CollectionId | None
     blind: bool
@@ -61,19 +61,19 @@ class ProxyService:
         return await self._told(self._insert, Ask(name, number))
 
     async def _told(self, handler: Any, ask: Any) -> Told:
-        blind = self._definitions.blind
+        guesses = self._definitions.guesses
         try:
             found = await handler(ask, Call("", "", float("inf"), ask))
         except CollectionNotFound:
             found = None
-        return Told(found, blind or self._definitions.blind)
+        return Told(found, self._definitions.guesses > guesses)
 
     async def _find(self, ask: Any, _call: Call) -> Any:
         return self._catalog.find("", ask.name).id
 
     async def _append(self, ask: Any, _call: Call) -> Any:
         collection = self._catalog.find("", ask.name)
-        await self._definitions.not_dropped(collection, self._store(collection, ask.number))
+        await self._definitions.not_dropped(collection, lambda: self._store(collection, ask.number))
         return collection.id
 
     async def _store(self, collection: Collection, number: int) -> None:
