@@ -41,10 +41,8 @@ LOOKS = frozenset(
 CERTAIN = frozenset({Consistency.STRONG, Consistency.SESSION})
 """Levels of reads that see what was acknowledged before them."""
 PATIENCE_S = 1.0
-"""How long a look at the metadata store is waited for. Then coordinators are asked: until it is answered, or, where it
-failed, for as long again."""
-TELL_S = 0.5
-"""How long a coordinator is waited for."""
+"""How long a look at the metadata store is waited for, and then a coordinator. That is asked instead until the look is
+answered, or, where it failed, for as long again."""
 UNTOLD_S = 5.0
 """How long what is known has to do after no coordinator answered."""
 
@@ -189,7 +187,7 @@ class Definitions:
         self.guesses += 1
 
     async def _ask_coordinator(self) -> Revision:
-        async with asyncio.timeout(TELL_S):
+        async with asyncio.timeout(PATIENCE_S):
             return await self.coordinator.defined()
 
 
