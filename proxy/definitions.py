@@ -67,7 +67,7 @@ class Definitions:
         self._alone = alone
         self._unanswered: asyncio.Future[None] | None = None
         self._blind_until = self._untold_until = 0.0
-        self._told: Latest[Revision] = Latest(self._ask_coordinator, "asking a coordinator what is defined")
+        self._told: Latest[Revision | None] = Latest(self._ask_coordinator, "asking a coordinator what is defined")
         self.guesses = 0
         """How often what is known had to do."""
 
@@ -171,24 +171,26 @@ class Definitions:
     async def _be_told(self) -> None:
         """Returns if a coordinator says that nothing is defined that is not known here, or none says anything. Raises
         ``Unavailable`` if there is something."""
-        if time.monotonic() >= self._untold_until:
-            try:
-                last = await self._told.ask()
-            except (SheafError, TimeoutError) as e:
-                self._untold_until = time.monotonic() + UNTOLD_S
-                log.warning("no coordinator says what is defined, what is known has to do", error=str(e) or "silent")
-            else:
-                if self.catalog.collections.revision < last:
-                    raise Unavailable(
-                        "this proxy is cut off from the metadata store, and something was defined, changed or dropped "
-                        "since: ask another proxy, or again"
-                    )
-                return
-        self.guesses += 1
+        last = await self._told.ask()
+        if last is None:
+            self.guesses += 1
+        elif self.catalog.collections.revision < last:
+            raise Unavailable(
+                "this proxy is cut off from the metadata store, and something was defined, changed or dropped since: "
+                "ask another proxy, or again"
+            )
 
-    async def _ask_coordinator(self) -> Revision:
-        async with asyncio.timeout(PATIENCE_S):
-            return await self.coordinator.defined()
+    async def _ask_coordinator(self) -> Revision | None:
+        """None = no coordinator says anything."""
+        if time.monotonic() < self._untold_until:
+            return None
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                return await self.coordinator.defined()
+        except (SheafError, TimeoutError) as e:
+            self._untold_until = time.monotonic() + UNTOLD_S
+            log.warning("no coordinator says what is defined, what is known has to do", error=str(e) or "silent")
+            return None
 
 
 def partition_ids(collection: Collection, names: list[str] | tuple[str, ...]) -> tuple[PartitionId, ...]:
