@@ -12,14 +12,14 @@ from sheafdb.servers import Detour, Etcd, Kafka, LocalServer, Minio, Toxiproxy
 from sheafdb.servers.process import HOST, free_port
 
 SERVERS = ("kafka", "etcd", "minio")
-OTHERS = "others"
-"""Whose way leads to a role: that of all other roles."""
+OTHERS = "roles"
+"""Who is at the other end of the way that leads to a process: all other roles."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """detours: by who goes and where to: from a process to a server, from ``OTHERS`` to a process. The cluster's own
-    servers and processes are in ``cluster``."""
+    """detours: by process and who is at the other end, a server or ``OTHERS``. The cluster's own servers and processes
+    are in ``cluster``."""
 
     cluster: Cluster
     detours: Mapping[tuple[str, str], Detour]
@@ -52,12 +52,9 @@ class Stage:
         cluster.servers.update((name, started[name]) for name in SERVERS)
         return cls(cluster, detours, toxiproxy)
 
-    def to(self, server: str) -> list[Detour]:
-        """The ways of all processes to one server."""
-        return [detour for (_, target), detour in self.detours.items() if target == server]
-
-    def between_roles(self) -> list[Detour]:
-        return [detour for (who, _), detour in self.detours.items() if who == OTHERS]
+    def all_of(self, other: str) -> list[Detour]:
+        """The ways between all processes and a server, or ``OTHERS``."""
+        return [detour for (_, end), detour in self.detours.items() if end == other]
 
     def kill(self) -> None:
         self.cluster.kill()
@@ -93,6 +90,6 @@ async def _addresses(
     }
     if not process.startswith("proxy"):
         port = free_port()
-        way = detours[OTHERS, process] = await toxiproxy.detour(f"{OTHERS}-{process}", f"{HOST}:{port}")
+        way = detours[process, OTHERS] = await toxiproxy.detour(f"{process}-{OTHERS}", f"{HOST}:{port}")
         settings |= {"node.port": port, "node.advertise": way.address}
     return settings

@@ -23,7 +23,6 @@ USERS = {
 }
 """Roles that work with a server."""
 
-Choose = Callable[[Stage, Random], Awaitable[RoleProcess]]
 Spoil = Callable[[Sequence[Detour], Random], Awaitable[str]]
 """Makes ways bad until they are mended; what it did to them."""
 
@@ -31,50 +30,31 @@ Spoil = Callable[[Sequence[Detour], Random], Awaitable[str]]
 def connection_faults() -> list[Fault]:
     spoilers = {"slow": _slow, "cut": _cut, "silence": _silence}
     return [
-        *(Fault(f"{kind} {server}", _to_all(server, spoil)) for kind, spoil in spoilers.items() for server in SERVERS),
+        *(Fault(f"{kind} {server}", _of_all(server, spoil)) for kind, spoil in spoilers.items() for server in SERVERS),
         *(
             Fault(f"isolate {role} from {server}", _of_one(any_of(role), server))
             for server, roles in USERS.items()
             for role in roles
         ),
         Fault("isolate leader from etcd", _of_one(leader, "etcd")),
-        Fault("slow roles", _between_all(_slow)),
-        Fault("cut roles", _between_all(_cut)),
-        *(Fault(f"isolate {role} from roles", _from_others(any_of(role))) for role in ROLES if role != "proxy"),
+        *(Fault(f"{kind} {OTHERS}", _of_all(OTHERS, spoilers[kind])) for kind in ("slow", "cut")),
+        *(Fault(f"isolate {role} from {OTHERS}", _of_one(any_of(role), OTHERS)) for role in ROLES if role != "proxy"),
     ]
 
 
-def _to_all(server: str, spoil: Spoil) -> Strike:
+def _of_all(other: str, spoil: Spoil) -> Strike:
     async def strike(stage: Stage, random: Random, say: Say) -> None:
-        await _spoilt(
-            stage.to(server), f"all connections to {server}", spoil, random.uniform(1, PAST_LEASE_S), random, say
-        )
+        ways = stage.all_of(other)
+        await _spoilt(ways, f"all connections with {other}", spoil, random.uniform(1, PAST_LEASE_S), random, say)
 
     return strike
 
 
-def _between_all(spoil: Spoil) -> Strike:
-    async def strike(stage: Stage, random: Random, say: Say) -> None:
-        ways = stage.between_roles()
-        await _spoilt(ways, "all connections from role to role", spoil, random.uniform(1, PAST_LEASE_S), random, say)
-
-    return strike
-
-
-def _of_one(choose: Choose, server: str) -> Strike:
+def _of_one(choose: Callable[[Stage, Random], Awaitable[RoleProcess]], other: str) -> Strike:
     async def strike(stage: Stage, random: Random, say: Say) -> None:
         victim, spoil = await choose(stage, random), random.choice((_cut, _silence))
-        way = stage.detours[victim.name, server]
-        await _spoilt([way], f"{victim.name}'s connections to {server}", spoil, PAST_LEASE_S, random, say)
-
-    return strike
-
-
-def _from_others(choose: Choose) -> Strike:
-    async def strike(stage: Stage, random: Random, say: Say) -> None:
-        victim, spoil = await choose(stage, random), random.choice((_cut, _silence))
-        way = stage.detours[OTHERS, victim.name]
-        await _spoilt([way], f"connections of other roles to {victim.name}", spoil, PAST_LEASE_S, random, say)
+        way = stage.detours[victim.name, other]
+        await _spoilt([way], f"{victim.name}'s connections with {other}", spoil, PAST_LEASE_S, random, say)
 
     return strike
 
